@@ -1,0 +1,53 @@
+//! The e500 family: the only hardware access, and the only `unsafe` besides the firmware's.
+//!
+//! * `entry.s`, `mem.s` — entry of every CPU, exception vectors, the move of the image
+//! * [`cpu`] — registers and instructions; the seam: on another architecture it does nothing
+//! * [`tlb`] — which effective address leads where
+//! * [`serial`], [`exceptions`], [`smp`], [`board`] — what `citrine_core::start` asks for
+//!
+//! Only e500mc so far. It has run on QEMU's `ppce500`, and on no board.
+#![no_std]
+
+pub mod board;
+pub mod cpu;
+pub mod exceptions;
+pub mod serial;
+pub mod smp;
+pub mod tlb;
+
+use citrine_core::report::Core;
+use citrine_core::start::{self, Entry};
+use citrine_formats::addr::TruePhys;
+use core::fmt::Write as _;
+
+use cpu::spr;
+
+/// Entered by `entry.s` on the first CPU: device tree (r3), magic number (r6), and where the image is.
+#[unsafe(no_mangle)]
+extern "C" fn citrine_boot(tree: u32, magic: u32, image_high: u32, image_low: u32) -> ! {
+    let number = cpu::mfspr::<{ spr::PIR }>();
+    exceptions::install(number);
+    let image = TruePhys(u64::from(image_high) << 32 | u64::from(image_low));
+    // SAFETY: this function is entered once.
+    let mut board = unsafe { board::Board::new(image) };
+    let entry = Entry {
+        tree: TruePhys(u64::from(tree)),
+        magic,
+        core: Core::new(cpu::mfspr::<{ spr::PVR }>()),
+        svr: cpu::mfspr::<{ spr::SVR }>(),
+        cpu: number,
+    };
+    start::run(&mut board, entry);
+    cpu::stop()
+}
+
+/// What the firmware does when it finds a mistake of its own: says so, and stops this CPU.
+pub fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    let number = cpu::mfspr::<{ spr::PIR }>();
+    let _ = write!(serial::Serial, "\nCPU {number} panicked: {}", info.message());
+    if let Some(place) = info.location() {
+        let _ = write!(serial::Serial, " ({}:{})", place.file(), place.line());
+    }
+    let _ = writeln!(serial::Serial);
+    cpu::stop()
+}

@@ -1,0 +1,94 @@
+//! The 16550 that the boot loader has set up: text goes out, polled. Every CPU may write; the characters of
+//! one call stay together unless a CPU dies in the middle of one.
+
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use citrine_formats::addr::TruePhys;
+
+use crate::tlb::{Entry, PageSize, SERIAL, What, page};
+
+/// Transmit holding register.
+const THR: u32 = 0;
+/// Line status register.
+const LSR: u32 = 5;
+/// Line status: the transmit holding register is empty.
+const LSR_THRE: u8 = 0x20;
+/// How often to ask before a character is given up: a broken line must not stop the hypervisor.
+const PATIENCE: u32 = 1_000_000;
+
+/// True-physical address of the registers, for CPUs that come later; and where this is mapped, 0 for nowhere.
+static HIGH: AtomicU32 = AtomicU32::new(0);
+static LOW: AtomicU32 = AtomicU32::new(0);
+static MAPPED: AtomicU32 = AtomicU32::new(0);
+static LOCK: AtomicBool = AtomicBool::new(false);
+
+/// Text for the serial line; to nowhere until [`open`].
+#[derive(Clone, Copy, Debug)]
+pub struct Serial;
+
+/// Maps the registers at a true-physical address for this CPU and sends text there from now on.
+pub fn open(registers: TruePhys) {
+    HIGH.store((registers.0 >> 32) as u32, Ordering::Relaxed);
+    LOW.store(registers.0 as u32, Ordering::Relaxed);
+    attach();
+}
+
+/// Opens `guess` when no line is in use yet: a report that is lost helps nobody.
+pub fn open_any(guess: Option<TruePhys>) {
+    if let (0, Some(registers)) = (MAPPED.load(Ordering::Acquire), guess) {
+        open(registers);
+    }
+}
+
+/// Maps the line that is in use for this CPU too.
+pub fn attach() {
+    let (high, low) = (HIGH.load(Ordering::Relaxed), LOW.load(Ordering::Relaxed));
+    let registers = TruePhys(u64::from(high) << 32 | u64::from(low));
+    if registers == TruePhys(0) {
+        return;
+    }
+    let (pa, offset) = page(registers, PageSize::K4);
+    let entry = Entry { slot: 2, ea: SERIAL, pa, size: PageSize::K4, what: What::Device };
+    let Some(mas) = entry.mas() else { return };
+    // SAFETY: slot 2 and its effective address are the serial line's alone, and nobody keeps references to it.
+    unsafe { crate::cpu::tlbwe(&mas) };
+    MAPPED.store(SERIAL + offset, Ordering::Release);
+}
+
+impl Serial {
+    fn put(self, base: u32, byte: u8) {
+        let register = |index: u32| (base + index) as usize as *mut u8;
+        for _ in 0..PATIENCE {
+            // SAFETY: `base` is not zero, so its page is mapped, as device registers, for this CPU. Should
+            // the registers straddle a page, the access ends in the exception report.
+            let status = unsafe { register(LSR).read_volatile() };
+            if status & LSR_THRE != 0 {
+                break;
+            }
+        }
+        // SAFETY: as above.
+        unsafe { register(THR).write_volatile(byte) };
+    }
+}
+
+impl fmt::Write for Serial {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let base = MAPPED.load(Ordering::Acquire);
+        if base == 0 || cfg!(not(target_arch = "powerpc")) {
+            return Ok(());
+        }
+        let free = |_: &u32| LOCK.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        let locked = (0..PATIENCE).find(free).is_some();
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.put(base, b'\r');
+            }
+            self.put(base, byte);
+        }
+        if locked {
+            LOCK.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+}
