@@ -1,0 +1,22 @@
+//! Text and bytes in, plan, text and bytes out: everything about a bundle that needs no I/O.
+//!
+//! [`input`] parses boards and profiles into [`board`] and [`profile`]; [`place`] turns them into a
+//! [`plan::LoadPlan`], the one place where an address lives; [`rules`] judges it; [`render`] and [`pack`]
+//! are its views as text and as bytes; [`verify`] is the way back in. Every problem is a
+//! [`diag::Diagnostic`].
+#![forbid(unsafe_code)]
+
+pub mod board;
+pub mod diag;
+pub mod image;
+pub mod input;
+pub mod pack;
+pub mod place;
+pub mod plan;
+pub mod profile;
+pub mod render;
+pub mod rules;
+pub mod source;
+pub mod stages;
+pub mod units;
+pub mod verify;

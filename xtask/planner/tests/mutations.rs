@@ -1,0 +1,301 @@
+//! Hostile input: whatever is done to the shipped files, the planner answers with diagnostics or a plan and
+//! never panics; whatever rule a good layout is made to break, that rule speaks.
+
+mod common;
+
+use std::io::Write as _;
+
+use citrine_formats::addr::{Address as _, GuestPhys, TruePhys};
+use citrine_formats::manifest::Role;
+use citrine_formats::uimage::{Compression, Header, Kind};
+use citrine_planner::board::Board;
+use citrine_planner::diag::{Diagnostic, Severity, has_errors};
+use citrine_planner::image::{ImageFacts, inspect};
+use citrine_planner::place::{Artifacts, place};
+use citrine_planner::plan::LoadPlan;
+use citrine_planner::profile::{Profile, SharedArea};
+use citrine_planner::render::{Template, boot_cmd, hv_dts};
+use citrine_planner::units::CpuChoice;
+use citrine_planner::{input, rules};
+use proptest::prelude::*;
+
+/// Something that happens to a text.
+#[derive(Clone, Debug)]
+enum Damage {
+    Flip(usize, u8),
+    Cut(usize),
+    Swap(usize, usize),
+    Drop(usize),
+    Repeat(usize),
+    Number(usize, u64),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let at = any::<usize>();
+    prop_oneof![
+        (at, any::<u8>()).prop_map(|(at, bits)| Damage::Flip(at, bits)),
+        at.prop_map(Damage::Cut),
+        (at, at).prop_map(|(a, b)| Damage::Swap(a, b)),
+        at.prop_map(Damage::Drop),
+        at.prop_map(Damage::Repeat),
+        (at, any::<u64>()).prop_map(|(at, number)| Damage::Number(at, number >> (number % 64))),
+    ]
+}
+
+fn damaged(text: &str, damage: &Damage) -> String {
+    let mut lines: Vec<&str> = text.lines().collect();
+    let count = lines.len().max(1);
+    match *damage {
+        Damage::Flip(at, bits) => {
+            let mut bytes = text.as_bytes().to_vec();
+            let at = at % bytes.len().max(1);
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= bits;
+            }
+            return String::from_utf8_lossy(&bytes).into_owned();
+        }
+        Damage::Cut(at) => {
+            let at = at % (text.len() + 1);
+            return String::from_utf8_lossy(&text.as_bytes()[..at]).into_owned();
+        }
+        Damage::Number(at, number) => {
+            // Another number in place of the value of one line: still TOML, most often.
+            let line = lines.get(at % count).copied().unwrap_or_default();
+            let Some((key, _)) = line.split_once('=') else { return text.to_owned() };
+            let new = format!("{key}= {number}");
+            return text.replacen(line, &new, 1);
+        }
+        Damage::Swap(a, b) if !lines.is_empty() => lines.swap(a % count, b % count),
+        Damage::Drop(at) if !lines.is_empty() => drop(lines.remove(at % count)),
+        Damage::Repeat(at) if !lines.is_empty() => {
+            let at = at % count;
+            lines.insert(at, lines[at]);
+        }
+        _ => {}
+    }
+    lines.join("\n")
+}
+
+/// What `check` accepts, the hypervisor accepts: without an error of the plan's rules, its own find none.
+fn accepted_is_accepted(plan: &LoadPlan) -> Vec<Diagnostic> {
+    let found = rules::check(plan);
+    if !has_errors(&found) {
+        let config = rules::hypervisor::config(plan);
+        citrine_core::rules::check(&config, &rules::hypervisor::machine(&plan.board), &mut |finding| {
+            assert!(finding.severity() < Severity::Error, "only the hypervisor objects: {finding}");
+        });
+    }
+    found
+}
+
+/// The whole planner on two texts; how far it came.
+fn run(board: &str, profile: &str, templates: &(String, String)) -> &'static str {
+    let (board, _) = input::board::parse("board.toml", board);
+    let (profile, _) = input::profile::parse("profile.toml", profile);
+    let (Some(board), Some(profile)) = (board, profile) else { return "refused" };
+    let Ok(plan) = place(&board, &profile, &common::artifacts()) else { return "not placed" };
+    accepted_is_accepted(&plan);
+    let _ = hv_dts(&plan, &Template { file: "hv.dts.j2", text: &templates.0 });
+    let _ = boot_cmd(&plan, &Template { file: "boot.cmd.j2", text: &templates.1 });
+    "planned"
+}
+
+#[test]
+fn no_damage_to_the_shipped_files_panics() {
+    let board = common::read("boards/p4080ds.toml");
+    let profile = common::read("profiles/two-linux.toml");
+    let templates = (common::read("templates/hv.dts.j2"), common::read("templates/boot.cmd.j2"));
+    let seen = std::cell::RefCell::new(std::collections::BTreeMap::new());
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(3000));
+    let damages = proptest::collection::vec((any::<bool>(), damage()), 1..4);
+    runner
+        .run(&damages, |damages| {
+            let (mut board, mut profile) = (board.clone(), profile.clone());
+            for (to_board, damage) in &damages {
+                let text = if *to_board { &mut board } else { &mut profile };
+                *text = damaged(text, damage);
+            }
+            *seen.borrow_mut().entry(run(&board, &profile, &templates)).or_insert(0) += 1;
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+    let seen = seen.into_inner();
+    assert!(seen["refused"] > 100 && seen["planned"] > 100, "too tame or too wild: {seen:?}");
+}
+
+proptest! {
+    #[test]
+    fn no_image_panics(at: usize, bits: u8, cut: usize, behind_the_crc: bool, role in 0usize..3) {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(&b"kernel ".repeat(1000)).expect("a vector takes all");
+        let mut payload = gzip.finish().expect("a vector takes all");
+        let hit = |bytes: &mut Vec<u8>| {
+            let at = at % bytes.len();
+            bytes[at] ^= bits;
+            bytes.truncate(1 + cut % (bytes.len() * 4));
+        };
+        // Either the CRCs notice, or the gzip stream itself is hostile.
+        if behind_the_crc {
+            hit(&mut payload);
+        }
+        let role = [Role::Kernel, Role::Rootfs, Role::Hypervisor][role];
+        let kind = if role == Role::Rootfs { Kind::Ramdisk } else { Kind::Kernel };
+        let header = Header::for_payload(kind, Compression::Gzip, "x", 0, &payload).expect("a small payload");
+        let mut bytes = [&header.to_bytes()[..], &payload].concat();
+        if !behind_the_crc {
+            hit(&mut bytes);
+        }
+        if let Ok(facts) = inspect("x.uImage", role, &bytes) {
+            prop_assert_eq!((facts.size, facts.unpacked), (bytes.len() as u64, 7000));
+        }
+    }
+}
+
+/// What a rule is given to break.
+struct System {
+    board: Board,
+    profile: Profile,
+    artifacts: Artifacts,
+}
+
+impl System {
+    fn facts(&mut self, image: &str, size: u64, unpacked: u64) {
+        let known = self.artifacts.get_mut(image).expect("a shipped image");
+        known.1 = Some(ImageFacts { size, unpacked, memory: None });
+    }
+
+    fn says(&self, code: &str) -> bool {
+        let found = match place(&self.board, &self.profile, &self.artifacts) {
+            Ok(plan) => accepted_is_accepted(&plan),
+            Err(found) => found,
+        };
+        found.iter().any(|d| d.code.to_string() == code)
+    }
+}
+
+/// A way to break a rule, with a number that chooses among the ways.
+type Break = fn(&mut System, u64);
+
+/// An address in `span` of 4 KiB pages, from a number.
+fn within(base: u64, len: u64, number: u64) -> TruePhys {
+    TruePhys(base + number % (len / 4096) * 4096)
+}
+
+const BREAKS: &[(&str, Break)] = &[
+    ("P101", |s, n| s.profile.partitions[1].cpus = CpuChoice::Last(9 + (n % 15) as u32)),
+    ("P102", |s, n| {
+        s.profile.partitions[0].cpus = CpuChoice::First(7);
+        s.profile.unused_cpus = vec![(n % 7) as u32];
+    }),
+    ("P103", |s, n| {
+        let one = s.profile.shared[0].clone();
+        let many = (0..16 + n % 50).map(|i| SharedArea {
+            name: format!("s{i}"),
+            guest_address: GuestPhys(0x8000_0000 + (i << 20)),
+            ..one.clone()
+        });
+        s.profile.shared = many.collect();
+    }),
+    ("L102", |s, n| {
+        // A window that reaches from outside into an area: the real bytes may fit.
+        s.profile.partitions[0].kernel.load = Some(TruePhys(0x7eff_0000));
+        s.profile.partitions[0].kernel.window = Some(0x1_0001 + n % 0x10_0000);
+    }),
+    ("H101", |s, n| {
+        s.profile.partitions[0].cpus = CpuChoice::First(7);
+        s.profile.partitions[1].cpus = CpuChoice::These([7, (n % 7) as u32].into());
+    }),
+    ("H102", |s, n| s.profile.partitions[1].cpus = CpuChoice::These([7, 8 + (n % 16) as u32].into())),
+    ("H103", |s, n| s.profile.partitions[0].cpus = CpuChoice::First(1 + (n % 6) as u32)),
+    ("H104", |s, n| s.profile.partitions[1].memory = (64 << 20) + 4096 * (1 + n % 0x3fff)),
+    ("H105", |s, n| s.profile.partitions[1].memory_address = Some(TruePhys((512 << 20) + 4096 * (1 + n % 0x1_ffff)))),
+    ("H106", |s, n| {
+        s.profile.partitions[0].memory_address = Some(TruePhys(0));
+        s.profile.partitions[1].memory_address = Some(TruePhys((n % 2) << 29));
+    }),
+    ("H107", |s, n| s.profile.partitions[1].memory_address = Some(TruePhys((4 << 30) + ((n % 64) << 29)))),
+    ("H109", |s, n| s.profile.shared[0].guest_address = GuestPhys((n % 512) << 20)),
+    ("H110", |s, n| s.profile.shared[0].guest_address = GuestPhys(0x8000_0000 + 4096 * (1 + n % 255))),
+    ("H111", |s, n| s.profile.partitions[0].console = if n.is_multiple_of(2) { 0 } else { 2 }),
+    ("H112", |s, n| s.profile.partitions[0].console = 32 + (n % 224) as u32),
+    ("H113", |s, n| s.profile.partitions[1].dtb_address = GuestPhys((512 << 20) - 4096 * (n % 64))),
+    ("H114", |s, n| {
+        let image = s.profile.partitions[1].rootfs.as_mut().expect("it has one");
+        image.guest_address = GuestPhys((512 << 20) + 4096 * (n % 0x1_0000));
+    }),
+    ("H117", |s, n| s.profile.hypervisor.memory = Some(4096 << (n % 12))),
+    ("H119", |s, n| s.profile.partitions[0].dtb_address = GuestPhys((64 << 20) - 0x3_f000 + 4096 * (n % 0x1_0000))),
+    ("H120", |s, n| {
+        let image = s.profile.partitions[0].rootfs.as_mut().expect("it has one");
+        image.guest_address = GuestPhys((768 << 20) + 4096 * (n % 0x8000));
+    }),
+    ("L101", |s, n| {
+        let part = [s.board.slots.rootfs, s.board.slots.hypervisor, s.board.slots.configuration][(n % 3) as usize];
+        s.profile.partitions[0].kernel.load = Some(part);
+    }),
+    ("L101", |s, n| s.profile.partitions[0].kernel.load = Some(within(0, 4 << 20, n))),
+    ("L101", |s, n| s.profile.partitions[0].kernel.load = Some(within(0x7f00_0000, 0xa0_0000, n))),
+    ("L101", |s, n| s.facts("linux", 0x6e_0001 + n % 0x10_0000, 0x70_0000)),
+    ("L102", |s, n| s.profile.partitions[0].kernel.window = Some(0x6e_0001 + n % 0x10_0000)),
+    ("L103", |s, n| {
+        s.profile.partitions[0].kernel.window = Some(4096 * (1 + n % 64));
+        s.facts("linux", 0x4_0001 + n % 0x10_0000, 0x70_0000);
+    }),
+    ("L104", |s, n| s.facts("linux", 0x60_0000, (16 << 20) + 1 + n % (100 << 20))),
+    ("L104", |s, n| {
+        s.facts("busybox", 0x10_0000, 0x20_0000);
+        s.profile.partitions[0].dtb_address = within(0x12d_0000, 0x10_0000, n).into_guest();
+    }),
+    ("L105", |s, n| s.profile.partitions[1].memory = 4 << (30 + n % 4)),
+    ("L106", |s, n| s.profile.partitions[0].kernel.load = Some(within(2 << 30, 2 << 30, n))),
+    ("L107", |s, n| s.facts("linux", 0x60_0000, (1 << 30) + 1 + n % (1 << 30))),
+    ("L108", |s, n| {
+        let image = s.profile.partitions[0].rootfs.as_mut().expect("it has one");
+        image.guest_address = GuestPhys(767 << 20);
+        s.facts("busybox", (1 << 20) + 65 + n % (1 << 20), 8 << 20);
+    }),
+    ("I104", |s, n| s.facts("busybox", 0x20_0000, (64 << 20) + 1 + n % (1 << 30))),
+    ("U101", |s, n| s.profile.hypervisor.bootargs = "x".repeat(41 + (n % 100) as usize)),
+    ("U103", |s, n| s.profile.partitions[0].kernel.load = Some(within(0x7fa0_0000, 0x5f_f000, n))),
+    ("U104", |s, n| s.profile.partitions[0].kernel.load = Some(within(2 << 30, 1 << 30, n))),
+];
+
+/// A true-physical number used as a guest-physical one.
+trait IntoGuest {
+    fn into_guest(self) -> GuestPhys;
+}
+
+impl IntoGuest for TruePhys {
+    fn into_guest(self) -> GuestPhys {
+        GuestPhys(self.get())
+    }
+}
+
+#[test]
+fn every_way_to_break_a_rule_is_caught() {
+    let good = || System {
+        board: common::board("p4080ds"),
+        profile: common::profile("two-linux"),
+        artifacts: common::artifacts(),
+    };
+    let (board, profile) = (good().board, good().profile);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(200));
+    for (code, break_it) in BREAKS {
+        let says = |number| {
+            let mut system = System { board: board.clone(), profile: profile.clone(), artifacts: common::artifacts() };
+            if *code == "L106" {
+                system.board.ram.truncate(1);
+                system.board.ram[0] = citrine_formats::addr::Span::between(TruePhys(0), TruePhys(2 << 30));
+            }
+            let before = system.says(code);
+            break_it(&mut system, number);
+            (before, system.says(code))
+        };
+        runner
+            .run(&any::<u64>(), |number| {
+                prop_assert_eq!(says(number), (false, true), "{} with {}", code, number);
+                Ok(())
+            })
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+}

@@ -1,0 +1,56 @@
+//! The boards and profiles that ship with Citrine: they parse, place and render without a complaint, on
+//! their own board and on its stand-in.
+
+mod common;
+
+use citrine_formats::manifest::Role;
+use citrine_planner::board::Board;
+use citrine_planner::place::place;
+use citrine_planner::plan::LoadPlan;
+use citrine_planner::profile::Profile;
+use citrine_planner::render::{Template, boot_cmd, hv_dts, strip_markers};
+use citrine_planner::rules;
+
+use common::{artifacts, board, profile, read};
+
+fn plan(board: &Board, profile: &Profile) -> LoadPlan {
+    let plan = place(board, profile, &artifacts()).unwrap_or_else(|d| panic!("{d:#?}"));
+    let found = rules::check(&plan);
+    assert!(found.is_empty(), "{found:#?}");
+    plan
+}
+
+#[test]
+fn two_linux_renders_for_the_board_and_its_stand_in() {
+    let template = read("templates/hv.dts.j2");
+    let script = read("templates/boot.cmd.j2");
+    for name in ["p4080ds", "qemu-ppce500"] {
+        let plan = plan(&board(name), &profile("two-linux"));
+        let dts = hv_dts(&plan, &Template { file: "templates/hv.dts.j2", text: &template }).unwrap();
+        let dts = strip_markers(&dts);
+        let cmd = boot_cmd(&plan, &Template { file: "templates/boot.cmd.j2", text: &script }).unwrap();
+        println!("{dts}\n{cmd}");
+        assert!(dts.contains("cpus = <0 7>") && dts.contains("cpus = <7 1>"));
+        assert!(cmd.contains("bootm 0x78700000 - 0x78800000"));
+    }
+}
+
+#[test]
+fn the_same_profile_renders_for_a_board_with_four_cpus() {
+    let mut small = board("p4080ds");
+    small.cpus = 4;
+    let plan = plan(&small, &profile("two-linux"));
+    let counts: Vec<usize> = plan.partitions.iter().map(|p| p.cpus.len()).collect();
+    assert_eq!(counts, [3, 1]);
+}
+
+#[test]
+fn the_slots_are_those_of_the_overview() {
+    let plan = plan(&board("p4080ds"), &profile("two-linux"));
+    let load = |role| plan.part(role).map(|part| (part.load.0, part.window));
+    assert_eq!(load(Role::Kernel), Some((0x7802_0000, 0x6e_0000)));
+    assert_eq!(load(Role::Hypervisor), Some((0x7870_0000, 0x10_0000)));
+    assert_eq!(load(Role::HardwareTree), Some((0x7880_0000, 0x10_0000)));
+    assert_eq!(load(Role::Configuration), Some((0x7890_0000, 0x10_0000)));
+    assert_eq!(load(Role::Rootfs), Some((0x7930_0000, 0x2d0_0000)));
+}
