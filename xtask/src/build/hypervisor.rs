@@ -1,0 +1,65 @@
+//! `hv.uImage`: our firmware for the board's core, as U-Boot's `bootm` takes it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use citrine_formats::manifest::{Input, InputKind};
+use citrine_formats::uimage::{Compression, Kind};
+use citrine_planner::diag::Result;
+use citrine_planner::pack::image::{Fields, wrap};
+
+use super::context::{Artifact, Context, recipe_input};
+use super::firmware;
+use crate::cache::{StageId, io_error};
+
+/// Name of the image in its stage and in every bundle.
+pub const HV_IMAGE: &str = "hv.uImage";
+/// Changes when the same sources shall give another image.
+const VERSION: u32 = 1;
+
+/// The hypervisor for `core`: built when one of its sources, the compiler or the core changes.
+///
+/// # Errors
+/// An unsupported core, what cargo and the audit complain about (`F1xx`), a file error.
+pub fn hypervisor(context: &Context<'_>, core: &str) -> Result<Vec<Artifact>> {
+    let epoch = context.lock.source_date_epoch;
+    let sources = firmware::sources(context.root)?;
+    let time = epoch.to_string();
+    let mut parts: Vec<(&str, &[u8])> =
+        vec![("core", core.as_bytes()), ("rustc", env!("CITRINE_RUSTC").as_bytes()), ("time", time.as_bytes())];
+    parts.extend(sources.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())));
+    let id = StageId::new("firmware", VERSION, &parts);
+    let entry =
+        context.cache.stage(&id, "hypervisor firmware", Duration::from_secs(20), context.progress, |dir, _| {
+            let built = firmware::build(context.root, core, epoch)?;
+            let fields = Fields {
+                kind: Kind::Kernel,
+                compression: Compression::None,
+                name: concat!("Citrine ", env!("CARGO_PKG_VERSION")),
+                load: 0,
+                entry: 0,
+                time: epoch,
+            };
+            let image = wrap(fields, built.image).expect("the audit bounds the image to 4 MiB");
+            write(&dir.join(HV_IMAGE), &image.pieces().concat())?;
+            write(&dir.join("hv.elf"), &built.elf)
+        })?;
+    Ok(Artifact::of_entry(&entry, &inputs(&sources)))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs_err::write(path, bytes).map_err(|error| io_error(path, &error))
+}
+
+/// The compiler, and every source by its hash.
+fn inputs(sources: &[(String, Vec<u8>)]) -> Vec<Input> {
+    let rustc = Input {
+        kind: InputKind::Toolchain,
+        name: "rustc".into(),
+        origin: "rust-toolchain.toml".into(),
+        sha256: None,
+        size: None,
+        version: env!("CITRINE_RUSTC").into(),
+    };
+    sources.iter().map(|(path, bytes)| recipe_input(path, bytes)).chain([rustc]).collect()
+}
