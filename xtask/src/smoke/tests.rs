@@ -1,0 +1,109 @@
+//! Boots of a real bundle that is not as it should be: the firmware says which image is damaged, and the tool
+//! sees that it said so.
+
+use citrine_formats::manifest::Role;
+use clap::Parser as _;
+use dtoolkit::fdt::Fdt;
+use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+
+use super::bundle::Parts;
+use super::expected::{report, with_bootargs};
+use super::stand_in::prepare;
+use crate::cli::{BundleArgs, Cli, Command};
+use crate::cmd::bundle::build;
+use crate::cmd::qemu::{decide, expected_lines, prepared, report_steps};
+use crate::emulator;
+use crate::project::Project;
+use crate::report::Ui;
+use crate::setup::Need;
+
+fn arguments() -> BundleArgs {
+    let words = ["xtask", "bundle", "--board", "p4080ds", "--profile", "two-linux", "--yes"];
+    match Cli::try_parse_from(words).expect("these are the bundle's arguments").command {
+        Command::Bundle(args) => args,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_the_loaded_kernel_is_a_crc_error_of_that_image() {
+    let ui = Ui::new(true);
+    let project = Project::find().unwrap();
+    let bundle = build(&project, &arguments(), &[Need::Bundle, Need::Qemu], &ui).unwrap();
+    let mut parts = Parts::read(&bundle.published.tar, None, &ui).unwrap();
+    let whole = expected_lines(&parts, &prepare(&project, &parts, &ui).unwrap()).unwrap();
+    assert!(whole.iter().filter(|line| line.contains("CRC ok")).count() == 4, "{whole:#?}");
+
+    let kernel = parts.bytes.get_mut("kernel.uImage").unwrap();
+    let middle = kernel.len() / 2;
+    kernel[middle] ^= 0x10;
+    let stand_in = prepare(&project, &parts, &ui).unwrap();
+    let lines = expected_lines(&parts, &stand_in).unwrap();
+    let damaged =
+        lines.iter().filter(|line| line.contains("kernel at") && line.contains("CRC ERROR (payload)")).count();
+    assert_eq!(damaged, 2, "one line for each partition: {lines:#?}");
+    assert!(
+        lines.iter().filter(|line| line.contains("rootfs at") && line.contains("CRC ok")).count() == 2,
+        "{lines:#?}"
+    );
+
+    // U-Boot's own check refuses the image before the hypervisor sees it.
+    let dir = tempfile::tempdir().unwrap();
+    let transcript = dir.path().join("transcript");
+    let mut boot = prepared(&parts, &stand_in, &transcript, dir.path()).unwrap();
+    let refused = decide(&boot, &lines, false, &ui).unwrap_err();
+    assert_eq!(refused.0[0].code.to_string(), "Q103", "{refused:?}");
+
+    // Without the script's checks the hypervisor itself finds it.
+    let plan = &stand_in.plan;
+    let load = |role| plan.part(role).unwrap().load.0;
+    boot.bootcmd = Some(format!(
+        "setenv bootargs '{}'; bootm {:#x} - {:#x}",
+        plan.hv_bootargs,
+        load(Role::Hypervisor),
+        load(Role::HardwareTree)
+    ));
+    emulator::run(&boot, &report_steps(&lines, &[]), &mut |_| {}).unwrap();
+}
+
+/// The hardware tree as the P4080DS's U-Boot hands it over: memory, release addresses and the time base filled
+/// in (U-Boot, arch/powerpc/cpu/mpc85xx/fdt.c).
+fn as_the_boards_uboot_fixes_it(tree: &[u8], bootargs: &str) -> Vec<u8> {
+    let bytes = with_bootargs(tree, bootargs).unwrap();
+    let mut tree = DeviceTree::from_fdt(&Fdt::new(&bytes).unwrap());
+    let set = |node: &mut DeviceTreeNode, name: &str, value: &[u8]| {
+        node.add_property(DeviceTreeProperty::new_unchecked(name, value));
+    };
+    let memory = tree.find_node_mut("/memory").unwrap();
+    set(memory, "reg", &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
+    for cpu in 0..8u8 {
+        let node = tree.find_node_mut(&format!("/cpus/PowerPC,e500mc@{cpu}")).unwrap();
+        set(node, "timebase-frequency", &50_000_000u32.to_be_bytes());
+        if cpu > 0 {
+            set(node, "status", b"disabled\0");
+            set(node, "enable-method", b"spin-table\0");
+            set(node, "cpu-release-addr", &(0x7fff_f000u64 + 0x40 * u64::from(cpu)).to_be_bytes());
+        }
+    }
+    tree.to_dtb()
+}
+
+#[test]
+fn the_boards_own_trees_pass_the_firmwares_whole_start_path() {
+    let ui = Ui::new(true);
+    let project = Project::find().unwrap();
+    let bundle = build(&project, &arguments(), &[Need::Bundle], &ui).unwrap();
+    let parts = Parts::read(&bundle.published.tar, None, &ui).unwrap();
+    let loaded: Vec<_> = parts
+        .verified
+        .manifest
+        .parts
+        .iter()
+        .filter_map(|part| Some((part.slots.first()?.load, parts.bytes[&part.name].as_slice())))
+        .collect();
+    let tree = as_the_boards_uboot_fixes_it(&parts.bytes["p4080ds.dtb"], &bundle.plan.hv_bootargs);
+    let lines = report(&loaded, &tree);
+    assert!(lines.contains(&"cpus: 8 of 8 started".to_owned()), "{lines:#?}");
+    assert!(lines.contains(&"partition p1-linux: 7 CPUs (0-6)".to_owned()), "{lines:#?}");
+    assert_eq!(lines.last().unwrap(), "citrine: ready, 2 partitions, 0 errors", "{lines:#?}");
+}
