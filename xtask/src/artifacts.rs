@@ -1,0 +1,197 @@
+//! Everything that a bundle is made of and that is not text of the checkout: kernel, root file system,
+//! hardware tree and hypervisor, from the build stages or from files of the user's own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use citrine_formats::manifest::{Input, InputKind, Role};
+use citrine_planner::board::{Board, HardwareTree};
+use citrine_planner::diag::{Diagnostic, Label, Result};
+use citrine_planner::image::{ImageFacts, inspect};
+use citrine_planner::pack::sha256;
+use citrine_planner::place;
+
+use crate::build::lock::Lock;
+use crate::build::{self, Context};
+use crate::cache::Cache;
+use crate::cli::Overrides;
+use crate::progress::Progress;
+use crate::project::{NO_SUCH_FILE, Project};
+
+/// The artifact that profiles call `linux`.
+const LINUX: &str = "linux";
+/// The artifact that profiles call `busybox`.
+const BUSYBOX: &str = "busybox";
+
+/// One artifact, its bytes in memory.
+#[derive(Debug)]
+pub struct Made {
+    /// What it is.
+    pub role: Role,
+    /// Its bytes, as they go into the bundle.
+    pub bytes: Vec<u8>,
+    /// What the planner must know of them.
+    pub facts: ImageFacts,
+    /// What they were made from.
+    pub inputs: Vec<Input>,
+    /// `built`, `cached` or `given`.
+    pub how: How,
+}
+
+/// Where an artifact came from in this run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    /// It was made now.
+    Built,
+    /// The cache had it.
+    Cached,
+    /// It is a file of the user's own.
+    Given,
+}
+
+impl How {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Built => "built",
+            Self::Cached => "cached",
+            Self::Given => "given",
+        }
+    }
+
+    fn of(cached: bool) -> Self {
+        if cached { Self::Cached } else { Self::Built }
+    }
+}
+
+/// All artifacts of one bundle.
+#[derive(Debug)]
+pub struct Artifacts {
+    /// Kernels and root file systems by the names that profiles use.
+    pub images: BTreeMap<String, Made>,
+    /// The hypervisor's uImage.
+    pub hypervisor: Made,
+    /// The board's hardware tree.
+    pub hardware_tree: Made,
+}
+
+impl Artifacts {
+    /// What placement needs to know.
+    pub fn known(&self) -> place::Artifacts {
+        self.images.iter().map(|(name, made)| (name.clone(), (made.role, Some(made.facts.clone())))).collect()
+    }
+}
+
+/// The artifacts that profiles may name, with the facts of those that are in the cache. Builds nothing.
+pub fn known(context: Option<&Context<'_>>) -> place::Artifacts {
+    let facts = |made: Result<Made>| made.ok().map(|made| made.facts);
+    let linux = context.and_then(|context| facts(linux_kernel(context)));
+    let busybox = context.and_then(|context| facts(busybox(context)));
+    BTreeMap::from([(LINUX.to_owned(), (Role::Kernel, linux)), (BUSYBOX.to_owned(), (Role::Rootfs, busybox))])
+}
+
+/// [`known`] for commands that build nothing: without a lock file, a cache or the packages, no facts are known.
+pub fn cached(project: &Project) -> place::Artifacts {
+    let progress = Progress::hidden(|_| {});
+    let open =
+        || -> Result<(Cache, Lock)> { Ok((Cache::open(Cache::default_root()?, true)?, Lock::read(project.root())?)) };
+    let Ok((cache, lock)) = open() else { return known(None) };
+    known(Context::new(project.root(), &cache, &lock, false, &progress).ok().as_ref())
+}
+
+/// Builds, or takes from the cache or the user, everything that a bundle for `board` needs.
+///
+/// # Errors
+/// What building and reading return; an image that cannot work (`I1xx`).
+pub fn gather(context: &Context<'_>, board: &Board, overrides: &Overrides) -> Result<Artifacts> {
+    let kernel = match &overrides.kernel {
+        Some(file) => given(context, file, Role::Kernel, "--kernel")?,
+        None => linux_kernel(context)?,
+    };
+    let rootfs = match &overrides.rootfs {
+        Some(file) => given(context, file, Role::Rootfs, "--rootfs")?,
+        None => busybox(context)?,
+    };
+    let hypervisor = match &overrides.hypervisor {
+        Some(file) => given(context, file, Role::Hypervisor, "--hypervisor")?,
+        None => hypervisor(context, board)?,
+    };
+    Ok(Artifacts {
+        images: BTreeMap::from([(LINUX.to_owned(), kernel), (BUSYBOX.to_owned(), rootfs)]),
+        hypervisor,
+        hardware_tree: hardware_tree(context, board)?,
+    })
+}
+
+fn linux_kernel(context: &Context<'_>) -> Result<Made> {
+    stage_file(context, &build::linux(context)?, "kernel.uImage", Role::Kernel)
+}
+
+fn busybox(context: &Context<'_>) -> Result<Made> {
+    stage_file(context, &build::rootfs(context)?, "rootfs.uImage", Role::Rootfs)
+}
+
+/// The board's hardware tree: from the kernel's sources, or for the emulator's own board none yet.
+fn hardware_tree(context: &Context<'_>, board: &Board) -> Result<Made> {
+    let HardwareTree::Kernel(name) = &board.hardware_tree else {
+        let message =
+            format!("{} is only the emulator's stand-in: its hardware tree exists when the emulator runs", board.name);
+        return Err(Diagnostic::error(NO_SUCH_FILE, message)
+            .help("bundle for a real board; `cargo xtask qemu` boots that")
+            .into());
+    };
+    let file = format!("{}.dtb", name.rsplit('/').next().unwrap_or(name));
+    stage_file(context, &build::linux(context)?, &file, Role::HardwareTree)
+}
+
+/// One file of a stage, with its facts.
+fn stage_file(context: &Context<'_>, artifacts: &[build::Artifact], name: &str, role: Role) -> Result<Made> {
+    let Some(artifact) = artifacts.iter().find(|artifact| artifact.name == name) else {
+        return Err(Diagnostic::error(NO_SUCH_FILE, format!("the recipe made no {name}"))
+            .help("the recipe in artifacts/ does not build what the board's file names")
+            .into());
+    };
+    let bytes = fs_err::read(&artifact.path).map_err(|error| unreadable(&artifact.path, &error))?;
+    let facts = facts(context, name, role, &bytes)?;
+    Ok(Made { role, bytes, facts, inputs: artifact.inputs.clone(), how: How::of(artifact.cached) })
+}
+
+/// A file of the user's own.
+fn given(context: &Context<'_>, file: &Path, role: Role, flag: &str) -> Result<Made> {
+    let shown = file.display().to_string();
+    let bytes = fs_err::read(file).map_err(|error| unreadable(file, &error))?;
+    let facts = facts(context, &shown, role, &bytes)?;
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or("file");
+    let plain: String = name.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect();
+    let input = Input {
+        kind: InputKind::File,
+        name: plain,
+        origin: format!("given with {flag}"),
+        sha256: Some(sha256(&bytes)),
+        size: Some(bytes.len() as u64),
+        version: String::new(),
+    };
+    Ok(Made { role, bytes, facts, inputs: vec![input], how: How::Given })
+}
+
+/// Our own hypervisor, for the board's core.
+fn hypervisor(context: &Context<'_>, board: &Board) -> Result<Made> {
+    let artifacts = build::hypervisor(context, &board.core)?;
+    stage_file(context, &artifacts, build::HV_IMAGE, Role::Hypervisor)
+}
+
+/// The facts of an image; unpacked and checked once, then remembered by its hash.
+fn facts(context: &Context<'_>, name: &str, role: Role, bytes: &[u8]) -> Result<ImageFacts> {
+    if !matches!(role, Role::Kernel | Role::Rootfs | Role::Hypervisor) {
+        return inspect(name, role, bytes);
+    }
+    build::facts(context, role, bytes, || inspect(name, role, bytes))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Box<Diagnostic> {
+    let shown = path.display().to_string();
+    Diagnostic::error(NO_SUCH_FILE, format!("{shown} cannot be read: {error}"))
+        .primary(Label::file(shown, "this file"))
+        .help("check its path and permissions")
+        .into()
+}

@@ -1,0 +1,161 @@
+//! `tests/bad/`: the smallest input that breaks each rule, and exactly what the tool says of it.
+//!
+//! A directory `<CODE>-<slug>` holds what differs from the good input: any of `board.toml`, `profile.toml`,
+//! `images.toml` (facts of images by artifact or part name), `kernel.uImage`, `rootfs.uImage`,
+//! `hv.uImage` (real bytes), the templates, or `hv.dts` (a tree of another's making, compiled and judged
+//! alone). `arguments.txt` names a board and a profile that are looked up; `dtc.txt` a device tree compiler.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use citrine_formats::manifest::Role;
+use citrine_planner::board::Board;
+use citrine_planner::diag::{Diagnostic, Severity, has_errors};
+use citrine_planner::image::{ImageFacts, inspect};
+use citrine_planner::place::{Artifacts, place};
+use citrine_planner::render::{Template, boot_cmd, hv_dts};
+use citrine_planner::{input, rules};
+
+use crate::blessed::{compare, directories, root};
+use crate::dtc::{Source, compile_with};
+use crate::project::Project;
+use crate::report::{Ui, Width, to_json, to_text};
+
+/// The families of codes whose cases are run here; the others' cases stand beside their own code.
+const FAMILIES: [char; 7] = ['C', 'H', 'I', 'L', 'P', 'R', 'U'];
+
+/// One directory of `tests/bad/`, and the texts that were read for it.
+struct Case {
+    name: String,
+    sources: BTreeMap<String, String>,
+}
+
+impl Case {
+    fn path(&self, file: &str) -> PathBuf {
+        root().join("tests/bad").join(&self.name).join(file)
+    }
+
+    fn has(&self, file: &str) -> bool {
+        self.path(file).is_file()
+    }
+
+    /// The case's own `file`, or else `default`: its name from the root, and its text.
+    fn text(&mut self, file: &str, default: &str) -> (String, String) {
+        let name = if self.has(file) { format!("tests/bad/{}/{file}", self.name) } else { default.to_owned() };
+        let text = std::fs::read_to_string(root().join(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        self.sources.insert(name.clone(), text.clone());
+        (name, text)
+    }
+
+    /// Everything that the tool finds, as `check`, `render` and the build would find it one after the other.
+    fn run(&mut self) -> Vec<Diagnostic> {
+        if self.has("arguments.txt") {
+            return self.look_up();
+        }
+        let (file, text) = self.text("board.toml", "boards/p4080ds.toml");
+        let (board, mut found) = input::board::parse(&file, &text);
+        if let (Some(board), true) = (&board, self.has("hv.dts")) {
+            let (file, text) = self.text("hv.dts", "");
+            found.extend(self.compile(&file, &text, &format!("# 1 \"{file}\"\n{text}"), board));
+            return found;
+        }
+        let (file, text) = self.text("profile.toml", "profiles/two-linux.toml");
+        let (profile, more) = input::profile::parse(&file, &text);
+        found.extend(more);
+        let (artifacts, facts) = self.images(&mut found);
+        let (Some(board), Some(profile), true) = (board, profile, found.is_empty()) else {
+            return found;
+        };
+        let mut plan = match place(&board, &profile, &artifacts) {
+            Ok(plan) => plan,
+            Err(refused) => return refused,
+        };
+        plan.facts.extend(facts);
+        found.extend(rules::check(&plan));
+
+        let (file, text) = self.text("boot.cmd.j2", "templates/boot.cmd.j2");
+        found.extend(boot_cmd(&plan, &Template { file: &file, text: &text }).err().map(|error| *error));
+        let (file, text) = self.text("hv.dts.j2", "templates/hv.dts.j2");
+        match hv_dts(&plan, &Template { file: &file, text: &text }) {
+            Err(error) => found.push(*error),
+            // What `check` accepts, the hypervisor accepts: its warnings the rules have said already.
+            Ok(dts) if !has_errors(&found) => {
+                let said = self.compile(&file, &text, &dts, &board);
+                found.extend(said.into_iter().filter(|d| d.severity == Severity::Error));
+            }
+            Ok(_) => {}
+        }
+        found
+    }
+
+    /// Compiles a tree and lets the hypervisor judge it.
+    fn compile(&self, file: &str, text: &str, dts: &str, board: &Board) -> Vec<Diagnostic> {
+        let program = std::fs::read_to_string(self.path("dtc.txt")).unwrap_or_else(|_| "dtc".to_owned());
+        match compile_with(program.trim(), dts, Source { file, text }) {
+            Err(found) => found,
+            Ok(blob) => rules::tree::check(file, &blob, board),
+        }
+    }
+
+    /// The artifacts with what is known of them, and facts of other parts.
+    fn images(&mut self, found: &mut Vec<Diagnostic>) -> (Artifacts, BTreeMap<String, ImageFacts>) {
+        let mut facts: BTreeMap<String, ImageFacts> = BTreeMap::new();
+        if self.has("images.toml") {
+            let text = std::fs::read_to_string(self.path("images.toml")).expect("images.toml is text");
+            facts = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: images.toml: {error}", self.name));
+        }
+        for (file, role) in
+            [("kernel.uImage", Role::Kernel), ("rootfs.uImage", Role::Rootfs), ("hv.uImage", Role::Hypervisor)]
+        {
+            let Ok(bytes) = std::fs::read(self.path(file)) else { continue };
+            match inspect(&format!("tests/bad/{}/{file}", self.name), role, &bytes) {
+                Ok(measured) => drop(facts.insert(file.to_owned(), measured)),
+                Err(error) => found.push(*error),
+            }
+        }
+        // The shipped artifacts, and a second of each kind for layouts that need one.
+        let roles = [
+            ("busybox", Role::Rootfs),
+            ("busybox-b", Role::Rootfs),
+            ("linux", Role::Kernel),
+            ("linux-b", Role::Kernel),
+        ];
+        let artifacts = roles.map(|(name, role)| (name.to_owned(), (role, facts.remove(name))));
+        (artifacts.into_iter().collect(), facts)
+    }
+
+    /// Looks up the board and the profile that `arguments.txt` names.
+    fn look_up(&self) -> Vec<Diagnostic> {
+        let arguments = std::fs::read_to_string(self.path("arguments.txt")).expect("arguments.txt is text");
+        let (board, profile) = arguments.trim().split_once(' ').expect("a board and a profile");
+        let project = Project::find().unwrap_or_else(|failure| panic!("{failure:?}"));
+        match project.target(board, profile, &Ui::new(true)) {
+            Ok(_) => Vec::new(),
+            Err(failure) => failure.0,
+        }
+    }
+}
+
+#[test]
+fn every_bad_input_says_what_is_expected() {
+    let mut complaints = Vec::new();
+    let names = directories("tests/bad");
+    for name in names.into_iter().filter(|name| name.starts_with(FAMILIES)) {
+        let mut case = Case { name, sources: BTreeMap::new() };
+        let found = case.run();
+        let (code, slug) = case.name.split_once('-').expect("a directory is called CODE-slug");
+        let is_own = |d: &&Diagnostic| d.code.to_string() == code;
+        if !found.iter().any(|d| is_own(&d)) {
+            complaints.push(format!("tests/bad/{}: nothing says {code}", case.name));
+        }
+        // The smallest input breaks one rule; the overview's own numbers break what they break.
+        if !slug.contains("seed") && found.iter().any(|d| d.severity == Severity::Error && !is_own(&d)) {
+            complaints.push(format!("tests/bad/{}: errors besides {code}", case.name));
+        }
+        let text: Vec<String> = found.iter().map(|d| to_text(d, &case.sources, Width::Plain) + "\n").collect();
+        let json: Vec<String> = found.iter().map(|d| to_json(d, &case.sources).to_string() + "\n").collect();
+        complaints.extend(compare(&format!("tests/bad/{}/expected.txt", case.name), &text.join("\n")));
+        complaints.extend(compare(&format!("tests/bad/{}/expected.json", case.name), &json.concat()));
+    }
+    assert!(complaints.is_empty(), "{}\n", complaints.join("\n"));
+}

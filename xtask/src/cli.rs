@@ -1,0 +1,226 @@
+//! The command line: every verb, every flag, and the help that people read.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Reproducible, signed, bootable bundles for statically partitioned QorIQ boards.
+///
+/// Example: cargo xtask bundle --board p4080ds --profile two-linux
+#[derive(Parser, Debug)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, propagate_version = true)]
+pub struct Cli {
+    /// Print results and diagnostics for machines: one JSON object per line on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    Bundle(BundleArgs),
+    Check(Check),
+    Render(Render),
+    Verify(Verify),
+    Perf(Perf),
+    Explain(Explain),
+    Qemu(Qemu),
+    Lock(Lock),
+    Cache(CacheArgs),
+    Test(Test),
+}
+
+/// A board and a profile, by name or by file.
+#[derive(Args, Debug, Clone)]
+pub struct Target {
+    /// Board: a name from boards/, or the path of a .toml file
+    #[arg(long, value_name = "BOARD")]
+    pub board: String,
+    /// Profile: a name from profiles/, or the path of a .toml file
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: String,
+}
+
+/// Find every mistake of a configuration without building anything.
+///
+/// Places everything, runs every rule, and prints what it found, with the lines that take part.
+/// The real sizes of images count as soon as they have been built once.
+///
+/// Example: cargo xtask check --board p4080ds --profile two-linux
+#[derive(Args, Debug)]
+pub struct Check {
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// Print the hypervisor configuration tree (hv.dts), or the U-Boot script.
+///
+/// Example: cargo xtask render --board p4080ds --profile two-linux > hv.dts
+#[derive(Args, Debug)]
+pub struct Render {
+    #[command(flatten)]
+    pub target: Target,
+    /// Print the U-Boot script instead
+    #[arg(long)]
+    pub script: bool,
+}
+
+/// Check that a bundle is whole and signed by somebody whom you trust.
+///
+/// Reads the bundle once, and believes nothing in it before the signature holds. Without --keys, the keys in
+/// allowed_signers in your configuration directory are trusted (~/.config/citrine, or below XDG_CONFIG_HOME);
+/// this machine's own development key is among them once it has signed a bundle.
+///
+/// Example: cargo xtask verify artifacts/out/p4080ds-two-linux.tar --board p4080ds
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// The bundle: a .tar file, or - for standard input
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+    /// Trusted keys, in the allowed_signers format of ssh-keygen(1)
+    #[arg(long, value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+    /// Refuse a bundle for another board than this
+    #[arg(long, value_name = "BOARD")]
+    pub board: Option<String>,
+}
+
+/// Measure packing and verifying against a shell script that does the same work (tests/perf/).
+///
+/// Runs both in turn and prints how many times faster the tool is; such a ratio can be compared between
+/// machines and days, where seconds cannot.
+///
+/// Example: cargo xtask perf
+#[derive(Args, Debug)]
+pub struct Perf {
+    /// How often each side runs
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Do the work of one run in this directory: what is measured
+    #[arg(long, value_name = "DIR", hide = true, conflicts_with = "runs")]
+    pub pack: Option<PathBuf>,
+}
+
+/// Explain a diagnostic: the rule, its consequence on the board, an example, the correction.
+///
+/// Example: cargo xtask explain L101
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// The code, such as L101; all codes are listed without one
+    pub code: Option<String>,
+}
+
+/// Whether the machine may be set up without asking.
+#[derive(Args, Debug, Clone, Default)]
+pub struct Setup {
+    /// Install what is missing (Debian packages, the Rust target) without asking; CI=true does the same
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// Build, pack and sign a bundle: the main job.
+///
+/// Builds what is not cached, checks every rule on the real bytes, and writes
+/// artifacts/out/BOARD-PROFILE.tar and the same parts unpacked beside it. A bundle that is there already is
+/// left as it is; one that cannot be finished leaves the old one as it was.
+///
+/// Example: cargo xtask bundle --board p4080ds --profile two-linux
+#[derive(Args, Debug)]
+pub struct BundleArgs {
+    #[command(flatten)]
+    pub target: Target,
+    #[command(flatten)]
+    pub overrides: Overrides,
+    /// Sign with this OpenSSH private key instead of this machine's development key
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Fail when an input or tool has another version than artifacts/lock.toml says
+    #[arg(long)]
+    pub locked: bool,
+    /// Build and fetch nothing that the cache does not hold
+    #[arg(long)]
+    pub offline: bool,
+    #[command(flatten)]
+    pub setup: Setup,
+}
+
+/// Boot a bundle on QEMU through the real U-Boot, and say whether it passed.
+///
+/// Brings the bundle up to date as `bundle` does, verifies it, preloads its parts at their own addresses and
+/// lets U-Boot run its script. QEMU has none of the SoC's peripherals, so the hardware tree and hv.dtb are
+/// substituted; the transcript names them.
+///
+/// Example: cargo xtask qemu --board p4080ds --profile two-linux
+#[derive(Args, Debug)]
+pub struct Qemu {
+    #[command(flatten)]
+    pub bundle: BundleArgs,
+    /// Trusted keys in OpenSSH's allowed_signers format, instead of the user's own
+    #[arg(long, value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+    /// Where to keep the console's transcript [default: artifacts/out/BOARD-PROFILE.qemu.log]
+    #[arg(long, value_name = "FILE")]
+    pub transcript: Option<PathBuf>,
+    /// Show the console while it boots
+    #[arg(long, short, conflicts_with = "console")]
+    pub verbose: bool,
+    /// Connect this terminal to the console instead of deciding; Ctrl-A x leaves
+    #[arg(long)]
+    pub console: bool,
+}
+
+/// Show or renew the pins of everything that is not ours.
+///
+/// Example: cargo xtask lock --update
+#[derive(Args, Debug)]
+pub struct Lock {
+    /// Pin the newest versions of the same series
+    #[arg(long)]
+    pub update: bool,
+    #[command(flatten)]
+    pub setup: Setup,
+}
+
+/// Show or trim the build cache.
+///
+/// Example: cargo xtask cache --gc "2 GiB"
+#[derive(Args, Debug)]
+pub struct CacheArgs {
+    /// Remove what was not used for longest, until at most this much is left
+    #[arg(long, value_name = "SIZE")]
+    pub gc: Option<String>,
+}
+
+/// Run every test of the project.
+///
+/// Format, lints, unit, property and golden tests, bad inputs, forged bundles, and smoke boots on QEMU.
+///
+/// Example: cargo xtask test --yes
+#[derive(Args, Debug)]
+pub struct Test {
+    /// Add the long proofs: double build with empty caches, repeated boots
+    #[arg(long)]
+    pub full: bool,
+    /// Rewrite the expected output of golden and bad-input tests instead of comparing
+    #[arg(long)]
+    pub bless: bool,
+    #[command(flatten)]
+    pub setup: Setup,
+}
+
+/// Files of the user's own in place of built ones.
+#[derive(Args, Debug, Clone, Default)]
+pub struct Overrides {
+    /// Kernel uImage to bundle instead of the built one
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Root file system (ramdisk uImage) to bundle instead of the built one
+    #[arg(long, value_name = "FILE")]
+    pub rootfs: Option<PathBuf>,
+    /// Hypervisor uImage to bundle instead of our own, such as Topaz's hv.uImage
+    #[arg(long, value_name = "FILE")]
+    pub hypervisor: Option<PathBuf>,
+}

@@ -1,0 +1,32 @@
+//! One file per verb: read, call the planner, do, print.
+
+pub mod bundle;
+mod cache;
+pub mod check;
+mod explain;
+mod inner_loop;
+mod lock;
+mod perf;
+pub mod qemu;
+mod render;
+mod test;
+pub mod verify;
+
+use crate::cli::Command;
+use crate::report::{CmdResult, Ui};
+
+/// Runs a command.
+pub fn run(command: Command, ui: &Ui) -> CmdResult {
+    match command {
+        Command::Bundle(args) => bundle::run(&args, ui),
+        Command::Check(args) => check::run(&args, ui),
+        Command::Render(args) => render::run(&args, ui),
+        Command::Verify(args) => verify::run(&args, ui),
+        Command::Perf(args) => perf::run(&args, ui),
+        Command::Explain(args) => explain::run(&args, ui),
+        Command::Qemu(args) => qemu::run(&args, ui),
+        Command::Lock(args) => lock::run(&args, ui),
+        Command::Cache(args) => cache::run(&args, ui),
+        Command::Test(args) => test::run(&args, ui),
+    }
+}

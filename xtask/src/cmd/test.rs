@@ -1,0 +1,99 @@
+//! `test`: the gate. Format, lints, every test of the project; with `--full` also the long proofs.
+
+use std::path::Path;
+use std::process::Command;
+
+use citrine_planner::diag::Diagnostic;
+use serde_json::json;
+
+use crate::build::lock::Lock;
+use crate::cli::Test;
+use crate::project::Project;
+use crate::report::{CmdResult, Failure, Ui};
+use crate::setup::{Need, ensure};
+use crate::tools::FAILED;
+
+/// The firmware has no tests of its own and compiles only for its own target.
+const HOST: [&str; 3] = ["--workspace", "--exclude", "citrine-firmware"];
+
+/// Runs `test`.
+pub fn run(args: &Test, ui: &Ui) -> CmdResult {
+    let project = Project::find()?;
+    let lock = Lock::read(project.root())?;
+    ensure(&[Need::Bundle, Need::Qemu, Need::Test], args.setup.yes, &lock, &ui.progress())?;
+    let mut steps: Vec<(&str, Vec<&str>)> = vec![
+        ("format", vec!["fmt", "--all", "--check"]),
+        ("lints", [&["clippy", "--locked", "--all-targets"][..], &HOST, &["--", "-D", "warnings"]].concat()),
+        (
+            "lints of the firmware",
+            vec![
+                "clippy",
+                "--locked",
+                "-p",
+                "citrine-firmware",
+                "--profile",
+                "firmware",
+                "--target",
+                "powerpc-unknown-linux-gnu",
+                "--",
+                "-D",
+                "warnings",
+            ],
+        ),
+        ("tests", [&["test", "--locked"][..], &HOST].concat()),
+    ];
+    if args.full {
+        steps.push((
+            "long proofs",
+            vec![
+                "test",
+                "--locked",
+                "-p",
+                "xtask",
+                "--features",
+                "long-proofs",
+                "--test",
+                "proofs",
+                "--",
+                "--test-threads=1",
+                "--nocapture",
+            ],
+        ));
+    }
+    for (name, arguments) in &steps {
+        ui.say(&format!("== {name}: cargo {}", arguments.join(" ")));
+        cargo(project.root(), arguments, args.bless).map_err(|why| failed(name, arguments, &why))?;
+    }
+    if ui.is_json() {
+        ui.object(&json!({ "type": "test", "steps": steps.iter().map(|step| step.0).collect::<Vec<_>>() }));
+    } else {
+        ui.say(&format!("all {} steps passed", steps.len()));
+    }
+    Ok(())
+}
+
+/// Runs cargo with the output to this process's own; what it failed with is the error.
+fn cargo(root: &Path, arguments: &[&str], bless: bool) -> Result<(), String> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root);
+    // What the outer `cargo run` says of the tool's own package is not for the inner cargo.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR") {
+            command.env_remove(name);
+        }
+    }
+    if bless {
+        command.env("CITRINE_BLESS", "1");
+    }
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(status.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn failed(name: &str, arguments: &[&str], why: &str) -> Failure {
+    Diagnostic::error(FAILED, format!("the step `{name}` failed: {why}"))
+        .help(format!("what went wrong stands above; again, by itself: cargo {}", arguments.join(" ")))
+        .into()
+}

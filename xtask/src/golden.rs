@@ -1,0 +1,83 @@
+//! `tests/golden/<board>/<profile>/`: whole outputs for the shipped boards and profiles, and the proof that
+//! the tree which is rendered says exactly what the plan says.
+
+use citrine_core::config::Config;
+use citrine_formats::{fdt, hvconfig};
+use citrine_planner::plan::LoadPlan;
+use citrine_planner::render::{boot_cmd, hv_dts, strip_markers};
+use citrine_planner::{place, rules};
+
+use crate::artifacts;
+use crate::blessed::{compare, directories};
+use crate::cmd::check::summary;
+use crate::dtc::{Source, compile};
+use crate::project::{Project, template};
+use crate::report::{Ui, Width, to_text};
+
+#[test]
+fn every_golden_output_is_what_the_tool_makes_now() {
+    let mut complaints = Vec::new();
+    for board in directories("tests/golden") {
+        for profile in directories(&format!("tests/golden/{board}")) {
+            complaints.extend(outputs(&board, &profile));
+        }
+    }
+    assert!(complaints.is_empty(), "{}\n", complaints.join("\n"));
+}
+
+fn outputs(board: &str, profile: &str) -> Vec<String> {
+    let ui = Ui::new(true);
+    let project = Project::find().unwrap_or_else(|failure| panic!("{failure:?}"));
+    let (board, profile) = project.target(board, profile, &ui).unwrap_or_else(|failure| panic!("{failure:?}"));
+    let plan = place::place(&board, &profile, &artifacts::known(None)).unwrap_or_else(|found| panic!("{found:#?}"));
+    let found = rules::check(&plan);
+    let read = |name: &str| project.template(name, &ui).unwrap_or_else(|failure| panic!("{failure:?}"));
+
+    let source = read("hv.dts.j2");
+    let marked = hv_dts(&plan, &template(&source)).unwrap_or_else(|error| panic!("{error:#?}"));
+    let script = boot_cmd(&plan, &template(&read("boot.cmd.j2"))).unwrap_or_else(|error| panic!("{error:#?}"));
+    let mut check: String = found.iter().map(|d| to_text(d, &Default::default(), Width::Plain) + "\n\n").collect();
+    check += &summary(&plan, found.len());
+
+    let blob = compile(&marked, Source { file: &source.0, text: &source.1 }).unwrap_or_else(|d| panic!("{d:#?}"));
+    assert_eq!(rules::tree::check("hv.dtb", &blob, &board), [], "the hypervisor accepts what check accepts");
+    tree_says_what_the_plan_says(&blob, &plan);
+
+    let dir = format!("tests/golden/{}/{}", plan.board.name, plan.profile.name);
+    [("hv.dts", strip_markers(&marked)), ("boot.cmd", script), ("check.txt", check)]
+        .into_iter()
+        .filter_map(|(file, text)| compare(&format!("{dir}/{file}"), &text))
+        .collect()
+}
+
+fn tree_says_what_the_plan_says(blob: &[u8], plan: &LoadPlan) {
+    let tree = hvconfig::Tree::new(fdt::open(blob).expect("dtc makes a device tree")).expect("the tree is known");
+    let mut planned = rules::hypervisor::config(plan);
+    // In a tree, a partition is known by its label.
+    for (config, partition) in planned.partitions.iter_mut().zip(&plan.partitions) {
+        config.name = &partition.label;
+    }
+    assert_eq!(Config::from_tree(tree).expect("the tree is understood"), planned);
+}
+
+#[test]
+fn no_damage_to_a_tree_panics() {
+    let ui = Ui::new(true);
+    let project = Project::find().unwrap_or_else(|failure| panic!("{failure:?}"));
+    let (board, profile) = project.target("p4080ds", "two-linux", &ui).unwrap_or_else(|failure| panic!("{failure:?}"));
+    let plan = place::place(&board, &profile, &artifacts::known(None)).unwrap_or_else(|found| panic!("{found:#?}"));
+    let source = project.template("hv.dts.j2", &ui).unwrap_or_else(|failure| panic!("{failure:?}"));
+    let marked = hv_dts(&plan, &template(&source)).unwrap_or_else(|error| panic!("{error:#?}"));
+    let blob = compile(&marked, Source { file: &source.0, text: &source.1 }).unwrap_or_else(|d| panic!("{d:#?}"));
+    let mut refused = 0;
+    for at in 0..blob.len() {
+        for bits in [0x01, 0x80, 0xff] {
+            let mut damaged = blob.clone();
+            damaged[at] ^= bits;
+            refused += usize::from(!rules::tree::check("hv.dtb", &damaged, &board).is_empty());
+        }
+        let cut = rules::tree::check("hv.dtb", &blob[..at], &board);
+        assert!(!cut.is_empty(), "a tree of {at} bytes is accepted");
+    }
+    assert!(refused > blob.len(), "only {refused} of {} damages are noticed", 3 * blob.len());
+}

@@ -1,0 +1,49 @@
+//! `cargo xtask`: arguments → command → exit code, nothing else.
+#![forbid(unsafe_code)]
+
+mod artifacts;
+mod build;
+mod bundle;
+mod cache;
+mod cli;
+mod cmd;
+mod dtc;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "tests look into memory and split channels; verbs do once guests run")
+)]
+mod emulator;
+mod explain;
+mod output;
+mod progress;
+mod project;
+mod report;
+mod setup;
+mod sign;
+mod smoke;
+mod tools;
+
+#[cfg(test)]
+mod bad_inputs;
+#[cfg(test)]
+mod bad_machines;
+#[cfg(test)]
+mod blessed;
+#[cfg(test)]
+mod golden;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let ui = report::Ui::new(cli.json);
+    match cmd::run(cli.command, &ui) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            ui.failure(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}

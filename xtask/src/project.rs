@@ -1,0 +1,172 @@
+//! The checkout: where it is, and the boards, profiles and templates in it.
+
+use std::path::{Path, PathBuf};
+
+use citrine_planner::board::Board;
+use citrine_planner::diag::{Code, Diagnostic, Label, has_errors};
+use citrine_planner::input::reader::nearest;
+use citrine_planner::input::{self, IMPOSSIBLE_VALUE};
+use citrine_planner::profile::Profile;
+use citrine_planner::render::Template;
+
+use crate::report::{Failure, Ui};
+
+/// There is no such board or profile, or its file cannot be read.
+pub const NO_SUCH_FILE: Code = Code::new('C', 108);
+
+/// The root of the checkout.
+#[derive(Clone, Debug)]
+pub struct Project {
+    root: PathBuf,
+}
+
+impl Project {
+    /// The checkout that cargo runs the tool from, else the one around the current directory.
+    pub fn find() -> Result<Self, Failure> {
+        let marked = |dir: &Path| dir.join("boards").is_dir() && dir.join("xtask").is_dir();
+        let from_cargo = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let here = std::env::current_dir().unwrap_or_default();
+        let candidates = from_cargo.iter().flat_map(|dir| dir.ancestors()).chain(here.ancestors());
+        match candidates.map(Path::to_path_buf).find(|dir| marked(dir)) {
+            Some(root) => Ok(Self { root }),
+            None => Err(Diagnostic::error(
+                NO_SUCH_FILE,
+                "this is no checkout of Citrine: there is no directory boards/ here or above",
+            )
+            .help("run `cargo xtask` inside the checkout")
+            .into()),
+        }
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Reads a board by name or path; its diagnostics are the failure.
+    pub fn board(&self, name: &str, ui: &Ui) -> Result<Board, Failure> {
+        let (file, text) = self.read("boards", "board", name, ui)?;
+        let (board, mut found) = input::board::parse(&file, &text);
+        found.extend(board.as_ref().and_then(|b| misnamed(name, &file, &b.name, b.places.label("name", "this name"))));
+        parsed((board, found))
+    }
+
+    /// Reads a profile by name or path; its diagnostics are the failure.
+    pub fn profile(&self, name: &str, ui: &Ui) -> Result<Profile, Failure> {
+        let (file, text) = self.read("profiles", "profile", name, ui)?;
+        let (profile, mut found) = input::profile::parse(&file, &text);
+        found
+            .extend(profile.as_ref().and_then(|p| misnamed(name, &file, &p.name, p.places.label("name", "this name"))));
+        parsed((profile, found))
+    }
+
+    /// Reads board and profile, and reports the mistakes of both in one run.
+    pub fn target(&self, board: &str, profile: &str, ui: &Ui) -> Result<(Board, Profile), Failure> {
+        match (self.board(board, ui), self.profile(profile, ui)) {
+            (Ok(board), Ok(profile)) => Ok((board, profile)),
+            (Err(mut a), Err(b)) => {
+                a.0.extend(b.0);
+                Err(a)
+            }
+            (Err(failure), _) | (_, Err(failure)) => Err(failure),
+        }
+    }
+
+    /// Reads a template: its file name for messages, and its text.
+    pub fn template(&self, name: &str, ui: &Ui) -> Result<(String, String), Failure> {
+        let file = format!("templates/{name}");
+        let text = fs_err::read_to_string(self.root.join(&file)).map_err(|error| unreadable(&file, &error))?;
+        ui.add_source(&file, &text);
+        Ok((file, text))
+    }
+
+    fn read(&self, dir: &str, what: &str, name: &str, ui: &Ui) -> Result<(String, String), Failure> {
+        let (file, path) = if name.ends_with(".toml") {
+            (name.to_owned(), PathBuf::from(name))
+        } else {
+            let file = format!("{dir}/{name}.toml");
+            let path = self.root.join(&file);
+            if !input::reader::is_name(name) || !path.is_file() {
+                return Err(self.no_such(dir, what, name));
+            }
+            (file, path)
+        };
+        let text = fs_err::read_to_string(&path).map_err(|error| unreadable(&file, &error))?;
+        ui.add_source(&file, &text);
+        Ok((file, text))
+    }
+
+    fn no_such(&self, dir: &str, what: &str, name: &str) -> Failure {
+        let mut known: Vec<String> = std::fs::read_dir(self.root.join(dir))
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".toml").map(str::to_owned))
+            .collect();
+        known.sort();
+        let near = nearest(name, known.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`? "));
+        Diagnostic::error(NO_SUCH_FILE, format!("there is no {what} `{}`", name.escape_debug()))
+            .help(format!(
+                "{}known: {}; a path that ends in .toml works too",
+                near.unwrap_or_default(),
+                known.join(", ")
+            ))
+            .into()
+    }
+}
+
+/// The template of a file that [`Project::template`] has read.
+pub fn template<'t>(read: &'t (String, String)) -> Template<'t> {
+    Template { file: &read.0, text: &read.1 }
+}
+
+/// A file that is found under one name and calls itself by another: most often a copy that was not finished.
+/// The name inside is the one that bundles and directories get.
+fn misnamed(wanted: &str, file: &str, name: &str, place: Label) -> Option<Diagnostic> {
+    let differs = !wanted.ends_with(".toml") && wanted != name;
+    differs.then(|| {
+        Diagnostic::error(IMPOSSIBLE_VALUE, format!("{file} calls itself `{name}`"))
+            .primary(place)
+            .help(format!("name = \"{wanted}\""))
+    })
+}
+
+fn unreadable(file: &str, error: &std::io::Error) -> Failure {
+    Diagnostic::error(NO_SUCH_FILE, format!("{file} cannot be read: {error}"))
+        .primary(Label::file(file, "this file"))
+        .help("check its path and permissions")
+        .into()
+}
+
+fn parsed<T>((value, diagnostics): (Option<T>, Vec<Diagnostic>)) -> Result<T, Failure> {
+    match value {
+        Some(value) if !has_errors(&diagnostics) => Ok(value),
+        _ => Err(Failure(diagnostics)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unfinished_copy_is_noticed() {
+        let root = tempfile::tempdir().unwrap();
+        let project = Project { root: root.path().to_owned() };
+        for dir in ["boards", "profiles"] {
+            std::fs::create_dir(root.path().join(dir)).unwrap();
+        }
+        let shipped = Project::find().unwrap();
+        let copy = |from: &str, to: &str| {
+            std::fs::copy(shipped.root().join(from), root.path().join(to)).unwrap();
+        };
+        copy("boards/p4080ds.toml", "boards/mine.toml");
+        copy("profiles/two-linux.toml", "profiles/mine.toml");
+        let failure = project.target("mine", "mine", &Ui::new(true)).unwrap_err();
+        let said: Vec<(Code, &str)> = failure.0.iter().map(|d| (d.code, d.message.as_str())).collect();
+        let expected = [
+            (IMPOSSIBLE_VALUE, "boards/mine.toml calls itself `p4080ds`"),
+            (IMPOSSIBLE_VALUE, "profiles/mine.toml calls itself `two-linux`"),
+        ];
+        assert_eq!(said, expected);
+    }
+}

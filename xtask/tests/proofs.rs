@@ -1,0 +1,113 @@
+//! The long proofs, run by `cargo xtask test --full`: two builds that share nothing, an interrupted build, and
+//! boots in a row.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{Checkout, finish};
+
+const BUNDLE: [&str; 6] = ["bundle", "--board", "p4080ds", "--profile", "two-linux", "--yes"];
+
+/// The files of a directory by name.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap())
+        })
+        .collect()
+}
+
+/// A build whose environment differs in everything that has ever leaked into somebody's artefacts, with a cache
+/// that is empty and its own.
+fn built_elsewhere(checkout: &Checkout, umask: &str, zone: &str, lang: &str) -> (String, BTreeMap<String, Vec<u8>>) {
+    let tool = checkout.command(&BUNDLE);
+    let mut shell = Command::new("sh");
+    shell
+        .arg("-c")
+        .arg(format!("umask {umask} && exec \"$@\""))
+        .arg("sh")
+        .arg(tool.get_program())
+        .args(tool.get_args());
+    shell.current_dir(checkout.root());
+    for (name, value) in tool.get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    shell.env("TZ", zone).env("LANG", lang).env("LC_ALL", lang).env("CITRINE_CACHE", checkout.beside("cache"));
+    let run = finish(shell);
+    let identity = run.result()["identity"].as_str().unwrap().to_owned();
+    (identity, files(&checkout.part("")))
+}
+
+#[test]
+fn two_builds_that_share_nothing_are_the_same_bytes() {
+    let (here, there) = (Checkout::new(), Checkout::new());
+    let (first, mut a) = built_elsewhere(&here, "022", "UTC", "C");
+    let (second, mut b) = built_elsewhere(&there, "077", "Pacific/Kiritimati", "de_DE.UTF-8");
+    assert_eq!(first, second);
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&a), names(&b));
+    // The two machines' development keys differ, so their signatures do.
+    assert_ne!(a.remove("manifest.json.sig"), b.remove("manifest.json.sig"));
+    for (name, bytes) in &a {
+        assert!(bytes == &b[name], "{name} differs");
+        for secret in [here.root(), there.root()] {
+            let secret = secret.to_string_lossy().into_owned();
+            let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!found, "{name} holds the path of the checkout");
+        }
+    }
+}
+
+#[test]
+fn a_build_that_is_killed_leaves_the_old_bundle_and_no_part_of_a_new_one() {
+    let checkout = Checkout::new();
+    let old = checkout.bundle(&[]).result()["identity"].clone();
+    // A change, so that there is something to write.
+    let profile = checkout.root().join("profiles/two-linux.toml");
+    let text = std::fs::read_to_string(&profile).unwrap();
+    std::fs::write(&profile, text.replace("console=ttyEHV0", "console=ttyEHV0 quiet")).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for delay in 0..60 {
+        let mut child =
+            checkout.command(&BUNDLE).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(delay * 1500));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let verified = checkout.run(&["verify", "artifacts/out/p4080ds-two-linux.tar"]);
+        seen.insert(verified.result()["identity"].as_str().unwrap().to_owned());
+        let unpacked = std::fs::read_to_string(checkout.part("SHA256SUMS")).unwrap();
+        assert!(unpacked.lines().count() >= 7, "{unpacked}");
+        common::tool(
+            "sha256sum",
+            &["-c", "--strict", "--quiet", "SHA256SUMS"].map(std::ffi::OsStr::new),
+            &checkout.part(""),
+        );
+    }
+    assert!(seen.contains(old.as_str().unwrap()), "no kill came before the end: {seen:?}");
+    let new = checkout.bundle(&[]).result()["identity"].clone();
+    assert_ne!(old, new);
+    let left: Vec<String> = files_of(&checkout.root().join("artifacts/out"));
+    assert!(left.iter().filter(|name| name.ends_with(".tar")).count() == 1, "{left:?}");
+}
+
+fn files_of(dir: &Path) -> Vec<String> {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn ten_boots_in_a_row_pass() {
+    let checkout = Checkout::new();
+    for boot in 0..10 {
+        let run = checkout.run(&["qemu", "--board", "p4080ds", "--profile", "two-linux", "--yes"]);
+        assert_eq!(run.result()["passed"], true, "boot {boot}");
+    }
+}
