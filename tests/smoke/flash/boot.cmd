@@ -1,0 +1,2 @@
+setexpr x 6 * 7
+echo flash-$x
