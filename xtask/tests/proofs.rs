@@ -1,11 +1,13 @@
 //! The long proofs, run by `cargo xtask test --full`: two builds that share nothing, an interrupted build, and
-//! boots in a row.
+//! boots in a row. The date of the second build is another one for every program that it starts: a library that
+//! shifts the clock is preloaded in a mount namespace of its own (which needs root or user namespaces).
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -26,14 +28,38 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
+/// What is done before a build: nothing but a umask.
+const TODAY: &str = "umask 022";
+
+/// What is done before a build: another umask, and the clock shifted by more than a year. The tool clears its
+/// programs' environment, so the library is named in a copy of `/etc` that only they see.
+fn another_day(checkout: &Checkout) -> String {
+    let (library, etc) = (checkout.beside("later.so"), checkout.beside("etc"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/proofs/later.c");
+    common::tool(
+        "gcc",
+        &["-shared", "-fPIC", "-O1", "-o"]
+            .map(OsStr::new)
+            .into_iter()
+            .chain([library.as_os_str(), source.as_os_str()])
+            .collect::<Vec<_>>(),
+        checkout.root().as_path(),
+    );
+    let (library, etc) = (library.display(), etc.display());
+    format!(
+        "today=$(date +%s); cp -r /etc {etc} 2>/dev/null || :; echo {library} > {etc}/ld.so.preload; mount --bind {etc} /etc
+         test $(date +%s) -gt $((today + 30000000)); umask 077"
+    )
+}
+
 /// A build whose environment differs in everything that has ever leaked into somebody's artefacts, with a cache
 /// that is empty and its own.
-fn built_elsewhere(checkout: &Checkout, umask: &str, zone: &str, lang: &str) -> (String, BTreeMap<String, Vec<u8>>) {
+fn built_elsewhere(checkout: &Checkout, before: &str, zone: &str, lang: &str) -> (String, BTreeMap<String, Vec<u8>>) {
     let tool = checkout.command(&BUNDLE);
-    let mut shell = Command::new("sh");
+    let mut shell = Command::new("unshare");
     shell
-        .arg("-c")
-        .arg(format!("umask {umask} && exec \"$@\""))
+        .args(["--mount", "--map-root-user", "sh", "-c"])
+        .arg(format!("set -e; {before}; exec \"$@\""))
         .arg("sh")
         .arg(tool.get_program())
         .args(tool.get_args());
@@ -50,8 +76,8 @@ fn built_elsewhere(checkout: &Checkout, umask: &str, zone: &str, lang: &str) -> 
 #[test]
 fn two_builds_that_share_nothing_are_the_same_bytes() {
     let (here, there) = (Checkout::new(), Checkout::new());
-    let (first, mut a) = built_elsewhere(&here, "022", "UTC", "C");
-    let (second, mut b) = built_elsewhere(&there, "077", "Pacific/Kiritimati", "de_DE.UTF-8");
+    let (first, mut a) = built_elsewhere(&here, TODAY, "UTC", "C");
+    let (second, mut b) = built_elsewhere(&there, &another_day(&there), "Pacific/Kiritimati", "de_DE.UTF-8");
     assert_eq!(first, second);
     let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&a), names(&b));
