@@ -1,7 +1,7 @@
 //! Everything that a bundle is made of and that is not text of the checkout: kernel, root file system,
 //! hardware tree and hypervisor, from the build stages or from files of the user's own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use citrine_formats::manifest::{Input, InputKind, Role};
@@ -10,9 +10,10 @@ use citrine_planner::diag::{Diagnostic, Label, Result};
 use citrine_planner::image::{ImageFacts, inspect};
 use citrine_planner::pack::sha256;
 use citrine_planner::place;
+use citrine_planner::profile::Profile;
 
 use crate::build::lock::Lock;
-use crate::build::{self, Context};
+use crate::build::{self, Context, GUESTS};
 use crate::cache::Cache;
 use crate::cli::Overrides;
 use crate::progress::Progress;
@@ -83,44 +84,69 @@ impl Artifacts {
 }
 
 /// The artifacts that profiles may name, with the facts of those that are in the cache. Builds nothing.
-pub fn known(context: Option<&Context<'_>>) -> place::Artifacts {
+pub fn known(context: Option<(&Context<'_>, &Board)>) -> place::Artifacts {
     let facts = |made: Result<Made>| made.ok().map(|made| made.facts);
-    let linux = context.and_then(|context| facts(linux_kernel(context)));
-    let busybox = context.and_then(|context| facts(busybox(context)));
-    BTreeMap::from([(LINUX.to_owned(), (Role::Kernel, linux)), (BUSYBOX.to_owned(), (Role::Rootfs, busybox))])
+    let linux = context.and_then(|(context, _)| facts(linux_kernel(context)));
+    let busybox = context.and_then(|(context, _)| facts(busybox(context)));
+    let guests = context.and_then(|(context, board)| Some((context, build::guests(context, &board.core).ok()?)));
+    let guest = |name: &str| facts(guest(guests.as_ref()?.0, &guests.as_ref()?.1, name));
+    let mut known: place::Artifacts =
+        GUESTS.iter().map(|name| ((*name).to_owned(), (Role::Kernel, guest(name)))).collect();
+    known.insert(LINUX.to_owned(), (Role::Kernel, linux));
+    known.insert(BUSYBOX.to_owned(), (Role::Rootfs, busybox));
+    known
 }
 
 /// [`known`] for commands that build nothing: without a lock file, a cache or the packages, no facts are known.
-pub fn cached(project: &Project) -> place::Artifacts {
+pub fn cached(project: &Project, board: &Board) -> place::Artifacts {
     let progress = Progress::hidden(|_| {});
     let open =
         || -> Result<(Cache, Lock)> { Ok((Cache::open(Cache::default_root()?, true)?, Lock::read(project.root())?)) };
     let Ok((cache, lock)) = open() else { return known(None) };
-    known(Context::new(project.root(), &cache, &lock, false, &progress).ok().as_ref())
+    known(Context::new(project.root(), &cache, &lock, false, &progress).ok().as_ref().map(|context| (context, board)))
 }
 
-/// Builds, or takes from the cache or the user, everything that a bundle for `board` needs.
+/// The images that the partitions start with.
+fn named(profile: &Profile) -> BTreeSet<&str> {
+    let uses = profile.partitions.iter().flat_map(|partition| [Some(&partition.kernel), partition.rootfs.as_ref()]);
+    uses.flatten().map(|image| image.image.as_str()).collect()
+}
+
+/// Whether a profile needs what is built from sources of Debian's with the cross compiler.
+pub fn needs_sources(profile: &Profile, overrides: &Overrides) -> bool {
+    let named = named(profile);
+    named.contains(LINUX) && overrides.kernel.is_none() || named.contains(BUSYBOX) && overrides.rootfs.is_none()
+}
+
+/// Builds, or takes from the cache or the user, everything that a bundle of `profile` for `board` needs.
 ///
 /// # Errors
 /// What building and reading return; an image that cannot work (`I1xx`).
-pub fn gather(context: &Context<'_>, board: &Board, overrides: &Overrides) -> Result<Artifacts> {
-    let kernel = match &overrides.kernel {
-        Some(file) => given(context, file, Role::Kernel, "--kernel")?,
-        None => linux_kernel(context)?,
-    };
-    let rootfs = match &overrides.rootfs {
-        Some(file) => given(context, file, Role::Rootfs, "--rootfs")?,
-        None => busybox(context)?,
-    };
+pub fn gather(context: &Context<'_>, board: &Board, profile: &Profile, overrides: &Overrides) -> Result<Artifacts> {
+    let mut images = BTreeMap::new();
+    let mut guests = None;
+    for name in named(profile) {
+        let made = match (name, &overrides.kernel, &overrides.rootfs) {
+            (LINUX, Some(file), _) => given(context, file, Role::Kernel, "--kernel")?,
+            (LINUX, None, _) => linux_kernel(context)?,
+            (BUSYBOX, _, Some(file)) => given(context, file, Role::Rootfs, "--rootfs")?,
+            (BUSYBOX, _, None) => busybox(context)?,
+            // Placement has refused every other name.
+            _ => {
+                let guests = match &mut guests {
+                    Some(guests) => guests,
+                    none => none.insert(build::guests(context, &board.core)?),
+                };
+                guest(context, guests, name)?
+            }
+        };
+        images.insert(name.to_owned(), made);
+    }
     let hypervisor = match &overrides.hypervisor {
         Some(file) => given(context, file, Role::Hypervisor, "--hypervisor")?,
         None => hypervisor(context, board)?,
     };
-    Ok(Artifacts {
-        images: BTreeMap::from([(LINUX.to_owned(), kernel), (BUSYBOX.to_owned(), rootfs)]),
-        hypervisor,
-        hardware_tree: hardware_tree(context, board)?,
-    })
+    Ok(Artifacts { images, hypervisor, hardware_tree: hardware_tree(context, board)? })
 }
 
 fn linux_kernel(context: &Context<'_>) -> Result<Made> {
@@ -131,8 +157,15 @@ fn busybox(context: &Context<'_>) -> Result<Made> {
     stage_file(context, &build::rootfs(context)?, "rootfs.uImage", Role::Rootfs)
 }
 
+fn guest(context: &Context<'_>, guests: &[build::Artifact], name: &str) -> Result<Made> {
+    stage_file(context, guests, &format!("{name}.uImage"), Role::Kernel)
+}
+
 /// The board's hardware tree: from the kernel's sources, or for the emulator's own board none yet.
-fn hardware_tree(context: &Context<'_>, board: &Board) -> Result<Made> {
+///
+/// # Errors
+/// What building returns; [`NO_SUCH_FILE`] for the emulator's board.
+pub fn hardware_tree(context: &Context<'_>, board: &Board) -> Result<Made> {
     let HardwareTree::Kernel(name) = &board.hardware_tree else {
         let message =
             format!("{} is only the emulator's stand-in: its hardware tree exists when the emulator runs", board.name);
@@ -141,7 +174,7 @@ fn hardware_tree(context: &Context<'_>, board: &Board) -> Result<Made> {
             .into());
     };
     let file = format!("{}.dtb", name.rsplit('/').next().unwrap_or(name));
-    stage_file(context, &build::linux(context)?, &file, Role::HardwareTree)
+    stage_file(context, &build::trees(context)?, &file, Role::HardwareTree)
 }
 
 /// One file of a stage, with its facts.

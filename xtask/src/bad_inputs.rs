@@ -13,7 +13,7 @@ use citrine_planner::board::Board;
 use citrine_planner::diag::{Diagnostic, Severity, has_errors};
 use citrine_planner::image::{ImageFacts, inspect};
 use citrine_planner::place::{Artifacts, place};
-use citrine_planner::render::{Template, boot_cmd, hv_dts};
+use citrine_planner::render::{Digests, Template, boot_cmd, hv_dts};
 use citrine_planner::{input, rules};
 
 use crate::blessed::{compare, directories, root};
@@ -76,7 +76,7 @@ impl Case {
         let (file, text) = self.text("boot.cmd.j2", "templates/boot.cmd.j2");
         found.extend(boot_cmd(&plan, &Template { file: &file, text: &text }).err().map(|error| *error));
         let (file, text) = self.text("hv.dts.j2", "templates/hv.dts.j2");
-        match hv_dts(&plan, &Template { file: &file, text: &text }) {
+        match hv_dts(&plan, &Digests::new(), &Template { file: &file, text: &text }) {
             Err(error) => found.push(*error),
             // What `check` accepts, the hypervisor accepts: its warnings the rules have said already.
             Ok(dts) if !has_errors(&found) => {

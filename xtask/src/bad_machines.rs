@@ -36,7 +36,9 @@ fn say(code: &str, dir: &Path, scratch: &Path) -> Result<()> {
         entry.dir
     };
     match code {
-        "T101" => setup::check(&[setup::Need::Bundle], &Installed::parse(&text(dir, "status")), scratch),
+        "T101" => {
+            setup::check(&[setup::Need::Bundle, setup::Need::Sources], &Installed::parse(&text(dir, "status")), scratch)
+        }
         "T102" => {
             let script = text(dir, "command.txt");
             capture(cmd!(shell, "sh -c {script}")).map_err(setup::failed).map(drop)

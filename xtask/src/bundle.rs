@@ -6,17 +6,19 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use citrine_formats::hvconfig::Digest;
 use citrine_formats::manifest::{Input, Manifest, Role, Sha256};
 use citrine_planner::diag::{Diagnostic, has_errors};
 use citrine_planner::image::ImageFacts;
 use citrine_planner::pack::{self, Assembled, Content, Subject, image, parts, sha256};
 use citrine_planner::plan::{LoadPlan, Part};
+use citrine_planner::render::Digests;
 use citrine_planner::{place, render, rules};
 use ssh_key::PrivateKey;
 
 use crate::artifacts::{Artifacts, How, gather};
 use crate::build::{Context, deflate_input};
-use crate::cli::BundleArgs;
+use crate::cli::{BundleArgs, Making};
 use crate::dtc::{self, Source};
 use crate::output::{self, Published};
 use crate::project::{Project, template};
@@ -55,8 +57,8 @@ pub fn bring_up_to_date(
 ) -> Result<Bundle, Failure> {
     let (board, profile) = project.target(&args.target.board, &args.target.profile, ui)?;
     // Mistakes that need no image are found before the first one is built.
-    judge(&place::place(&board, &profile, &crate::artifacts::cached(project))?)?;
-    let artifacts = gather(context, &board, &args.overrides)?;
+    judge(&place::place(&board, &profile, &crate::artifacts::cached(project, &board))?)?;
+    let artifacts = gather(context, &board, &profile, &args.making.overrides)?;
 
     let mut plan = place::place(&board, &profile, &artifacts.known())?;
     for (role, made) in [(Role::Hypervisor, &artifacts.hypervisor), (Role::HardwareTree, &artifacts.hardware_tree)] {
@@ -64,7 +66,7 @@ pub fn bring_up_to_date(
         plan.facts.extend(file.map(|file| (file, made.facts.clone())));
     }
     let epoch = context.lock.source_date_epoch;
-    let (hv_dtb, boot_scr) = texts(project, &plan, epoch, ui)?;
+    let (hv_dtb, boot_scr) = texts(project, &plan, &digests(&plan, &artifacts), epoch, ui)?;
     for (role, size) in [(Role::Configuration, hv_dtb.len() as u64), (Role::Script, boot_scr.len())] {
         let file = plan.part(role).map(|part| part.file.clone());
         plan.facts.extend(file.map(|file| (file, ImageFacts::plain(size))));
@@ -77,7 +79,7 @@ pub fn bring_up_to_date(
     let contents = contents(&plan, artifacts, hv_dtb, boot_scr);
     let sources = parts::sources(&plan, contents).map_err(missing_part)?;
     let assembled = pack::assemble(subject(&plan, inputs, epoch), sources)?;
-    let (key, new_key) = key(args)?;
+    let (key, new_key) = key(&args.making)?;
     let signatures = pack::sign(&assembled, &[key]).map_err(|error| {
         Diagnostic::error(sign::SIGNING_KEY, format!("the key cannot sign: {error}"))
             .help("use an unencrypted Ed25519 key in OpenSSH's format")
@@ -100,9 +102,23 @@ fn judge(plan: &LoadPlan) -> Result<Vec<Diagnostic>, Failure> {
     if has_errors(&found) { Err(found.into()) } else { Ok(found) }
 }
 
+/// What the guests' images are, for the configuration tree. So the signature on the bundle reaches what the
+/// hypervisor loads.
+fn digests(plan: &LoadPlan, artifacts: &Artifacts) -> Digests {
+    let parts = plan.parts.iter().filter_map(|part| Some((part, artifacts.images.get(part.image.as_ref()?)?)));
+    let digest = |bytes: &[u8]| Digest { size: bytes.len() as u64, sha256: sha256(bytes) };
+    parts.map(|(part, made)| (part.file.clone(), digest(&made.bytes))).collect()
+}
+
 /// The configuration tree, compiled, and the boot script's image.
-fn texts(project: &Project, plan: &LoadPlan, epoch: u32, ui: &Ui) -> Result<(Vec<u8>, Content<'static>), Failure> {
-    let hv_dtb = configuration(project, plan, ui)?;
+fn texts(
+    project: &Project,
+    plan: &LoadPlan,
+    digests: &Digests,
+    epoch: u32,
+    ui: &Ui,
+) -> Result<(Vec<u8>, Content<'static>), Failure> {
+    let hv_dtb = configuration(project, plan, digests, ui)?;
     let read = project.template("boot.cmd.j2", ui)?;
     let script = render::boot_cmd(plan, &template(&read))?;
     let name = format!("{} {}", plan.board.name, plan.profile.name);
@@ -111,13 +127,13 @@ fn texts(project: &Project, plan: &LoadPlan, epoch: u32, ui: &Ui) -> Result<(Vec
     Ok((hv_dtb, boot_scr))
 }
 
-/// The configuration tree of a plan, compiled by dtc.
+/// The configuration tree of a plan, for images with these digests, compiled by dtc.
 ///
 /// # Errors
 /// What the template or dtc complain about.
-pub fn configuration(project: &Project, plan: &LoadPlan, ui: &Ui) -> Result<Vec<u8>, Failure> {
+pub fn configuration(project: &Project, plan: &LoadPlan, digests: &Digests, ui: &Ui) -> Result<Vec<u8>, Failure> {
     let read = project.template("hv.dts.j2", ui)?;
-    let dts = render::hv_dts(plan, &template(&read))?;
+    let dts = render::hv_dts(plan, digests, &template(&read))?;
     Ok(dtc::compile(&dts, Source { file: &read.0, text: &read.1 })?)
 }
 
@@ -183,7 +199,7 @@ fn subject(plan: &LoadPlan, inputs: Vec<Input>, epoch: u32) -> Subject {
 }
 
 /// The key to sign with, and whether it was made just now.
-fn key(args: &BundleArgs) -> Result<(PrivateKey, bool), Failure> {
+fn key(args: &Making) -> Result<(PrivateKey, bool), Failure> {
     Ok(match &args.key {
         Some(file) => (sign::key_from(file)?, false),
         None => sign::development_key(&sign::config_dir()?)?,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use citrine_planner::units::parse_size;
 use clap::{Args, Parser, Subcommand};
 
 /// Reproducible, signed, bootable bundles for statically partitioned QorIQ boards.
@@ -24,6 +25,7 @@ pub enum Command {
     Bundle(BundleArgs),
     Check(Check),
     Render(Render),
+    GuestTree(GuestTree),
     Verify(Verify),
     Perf(Perf),
     Explain(Explain),
@@ -66,6 +68,26 @@ pub struct Render {
     /// Print the U-Boot script instead
     #[arg(long)]
     pub script: bool,
+}
+
+/// Print the device tree that a guest will be given at its first start.
+///
+/// The hypervisor's own code makes it on this machine, from the rendered hv.dtb and the board's hardware tree;
+/// the emulator's board has QEMU's tree. The RAM disk is in it once it has been built.
+///
+/// Example: cargo xtask guest-tree --board qemu-ppce500 --profile two-linux --partition p1
+#[derive(Args, Debug)]
+pub struct GuestTree {
+    #[command(flatten)]
+    pub target: Target,
+    /// The partition, by its name in the profile
+    #[arg(long, value_name = "NAME")]
+    pub partition: String,
+    /// Build and fetch nothing that the cache does not hold
+    #[arg(long)]
+    pub offline: bool,
+    #[command(flatten)]
+    pub setup: Setup,
 }
 
 /// Check that a bundle is whole and signed by somebody whom you trust.
@@ -133,6 +155,13 @@ pub struct BundleArgs {
     #[command(flatten)]
     pub target: Target,
     #[command(flatten)]
+    pub making: Making,
+}
+
+/// How a bundle is made.
+#[derive(Args, Debug, Clone, Default)]
+pub struct Making {
+    #[command(flatten)]
     pub overrides: Overrides,
     /// Sign with this OpenSSH private key instead of this machine's development key
     #[arg(long, value_name = "FILE")]
@@ -149,27 +178,50 @@ pub struct BundleArgs {
 
 /// Boot a bundle on QEMU through the real U-Boot, and say whether it passed.
 ///
-/// Brings the bundle up to date as `bundle` does, verifies it, preloads its parts at their own addresses and
-/// lets U-Boot run its script. QEMU has none of the SoC's peripherals, so the hardware tree and hv.dtb are
-/// substituted; the transcript names them.
+/// Brings the bundle up to date as `bundle` does, or takes the file that is named, verifies it, preloads its
+/// parts at their own addresses and lets U-Boot run its script. Then it waits for the hypervisor's report and
+/// every partition's prompt, works in their shells, and stops and starts a partition. QEMU has none of the SoC's
+/// peripherals, so the hardware tree and hv.dtb are substituted; the transcript names them.
 ///
 /// Example: cargo xtask qemu --board p4080ds --profile two-linux
 #[derive(Args, Debug)]
 pub struct Qemu {
+    /// A bundle that is there already: a .tar file, instead of --board and --profile
+    #[arg(value_name = "BUNDLE", conflicts_with_all = ["board", "profile", "kernel", "rootfs", "hypervisor", "key", "locked", "offline"])]
+    pub bundle: Option<PathBuf>,
+    /// Board: a name from boards/, or the path of a .toml file
+    #[arg(long, value_name = "BOARD", required_unless_present = "bundle")]
+    pub board: Option<String>,
+    /// Profile: a name from profiles/, or the path of a .toml file
+    #[arg(long, value_name = "PROFILE", required_unless_present = "bundle")]
+    pub profile: Option<String>,
     #[command(flatten)]
-    pub bundle: BundleArgs,
+    pub making: Making,
     /// Trusted keys in OpenSSH's allowed_signers format, instead of the user's own
     #[arg(long, value_name = "FILE")]
     pub keys: Option<PathBuf>,
-    /// Where to keep the console's transcript [default: artifacts/out/BOARD-PROFILE.qemu.log]
+    /// Where to keep the transcript; those of single consoles go beside it [default: artifacts/out/BOARD-PROFILE.qemu.log]
     #[arg(long, value_name = "FILE")]
     pub transcript: Option<PathBuf>,
-    /// Show the console while it boots
+    /// Show all consoles while it boots
     #[arg(long, short, conflicts_with = "console")]
     pub verbose: bool,
-    /// Connect this terminal to the console instead of deciding; Ctrl-A x leaves
-    #[arg(long)]
-    pub console: bool,
+    /// Connect this terminal to a console instead of deciding: hv, which is U-Boot's first, or a partition's name; Ctrl-A x leaves
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "hv")]
+    pub console: Option<String>,
+    /// Core to emulate instead of the stand-in's own, such as e5500
+    #[arg(long, value_name = "CORE")]
+    pub cpu: Option<String>,
+    /// Memory to emulate instead of the stand-in's own, such as "4 GiB"
+    #[arg(long, value_name = "SIZE", value_parser = mebibytes)]
+    pub memory: Option<u32>,
+}
+
+/// A size in whole MiB.
+fn mebibytes(text: &str) -> Result<u32, String> {
+    let bytes = parse_size(text).ok_or("a size looks like \"4 GiB\"")?;
+    let mib = u32::try_from(bytes >> 20).map_err(|_| "this is more than any machine has")?;
+    if bytes.is_multiple_of(1 << 20) && mib > 0 { Ok(mib) } else { Err("the size must be whole MiB".to_owned()) }
 }
 
 /// Show or renew the pins of everything that is not ours.
@@ -223,4 +275,44 @@ pub struct Overrides {
     /// Hypervisor uImage to bundle instead of our own, such as Topaz's hv.uImage
     #[arg(long, value_name = "FILE")]
     pub hypervisor: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn qemu(words: &str) -> Option<Qemu> {
+        let words = ["xtask", "qemu"].into_iter().chain(words.split_whitespace());
+        match Cli::try_parse_from(words).ok()?.command {
+            Command::Qemu(args) => Some(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn qemu_takes_a_bundle_or_what_makes_one() {
+        assert_eq!(qemu("out/x.tar").unwrap().bundle, Some("out/x.tar".into()));
+        let made = qemu("--board b --profile p --offline").unwrap();
+        assert_eq!((made.board.as_deref(), made.profile.as_deref()), (Some("b"), Some("p")));
+        assert!(made.making.offline);
+        for wrong in ["", "--board b", "--profile p", "x.tar --board b", "x.tar --offline", "x.tar --kernel k"] {
+            assert!(qemu(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn qemu_has_a_console_for_every_name() {
+        assert_eq!(qemu("x.tar").unwrap().console, None);
+        assert_eq!(qemu("x.tar --console").unwrap().console.as_deref(), Some("hv"));
+        assert_eq!(qemu("--console p1 x.tar").unwrap().console.as_deref(), Some("p1"));
+        assert!(qemu("x.tar --console p1 --verbose").is_none());
+    }
+
+    #[test]
+    fn the_emulated_memory_is_whole_mebibytes() {
+        assert_eq!(qemu("x.tar --memory 4GiB --cpu e5500").unwrap().memory, Some(4096));
+        for wrong in ["1000", "0", "4", "many", "9999999TiB"] {
+            assert!(qemu(&format!("x.tar --memory {wrong}")).is_none(), "{wrong}");
+        }
+    }
 }

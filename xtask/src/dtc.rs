@@ -6,9 +6,9 @@
 
 use std::io::Write as _;
 use std::ops::Range;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
-use citrine_planner::diag::{Code, Diagnostic, Label};
+use citrine_planner::diag::{self, Code, Diagnostic, Label};
 
 /// `dtc` refuses the tree.
 pub const REFUSED: Code = Code::new('R', 102);
@@ -40,15 +40,43 @@ pub fn compile(dts: &str, source: Source<'_>) -> Result<Vec<u8>, Vec<Diagnostic>
 
 /// Compiles a tree with this program, for tests of what happens without one.
 pub(crate) fn compile_with(program: &str, dts: &str, source: Source<'_>) -> Result<Vec<u8>, Vec<Diagnostic>> {
+    let output = run(program, &[&["-I", "dts", "-O", "dtb", "-b", "0"], &ALLOWED[..]].concat(), dts.as_bytes())
+        .map_err(|error| vec![*error])?;
+    let complaints: Vec<Diagnostic> =
+        String::from_utf8_lossy(&output.stderr).lines().filter_map(|line| complaint(line, source)).collect();
+    if !complaints.is_empty() {
+        return Err(complaints);
+    }
+    ended(&output).map_err(|error| vec![*error])?;
+    Ok(output.stdout)
+}
+
+/// The source of a compiled tree.
+///
+/// # Errors
+/// [`NOT_RUN`], or [`REFUSED`] when it is none.
+pub fn decompile(dtb: &[u8]) -> diag::Result<String> {
+    let output = run("dtc", &["-q", "-I", "dtb", "-O", "dts"], dtb)?;
+    ended(&output)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// An end without success, of which nothing was said.
+fn ended(output: &Output) -> diag::Result<()> {
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Diagnostic::error(REFUSED, format!("dtc ended with {} and no word why", output.status)).into())
+}
+
+/// Runs the compiler with this input.
+fn run(program: &str, args: &[&str], input: &[u8]) -> diag::Result<Output> {
     let not_run = |what: &str, error: &std::io::Error| {
-        vec![
-            Diagnostic::error(NOT_RUN, format!("dtc cannot be {what}: {error}"))
-                .help("install the package device-tree-compiler"),
-        ]
+        let message = format!("dtc cannot be {what}: {error}");
+        Box::new(Diagnostic::error(NOT_RUN, message).help("install the package device-tree-compiler"))
     };
     let mut child = Command::new(program)
-        .args(["-I", "dts", "-O", "dtb", "-b", "0"])
-        .args(ALLOWED)
+        .args(args)
         .args(["-o", "-", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -56,18 +84,13 @@ pub(crate) fn compile_with(program: &str, dts: &str, source: Source<'_>) -> Resu
         .spawn()
         .map_err(|error| not_run("started", &error))?;
     // dtc reads all its input before it writes, so writing first cannot block for ever.
-    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(dts.as_bytes()));
+    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input));
     let output = child.wait_with_output().map_err(|error| not_run("run", &error))?;
-    let complaints: Vec<Diagnostic> =
-        String::from_utf8_lossy(&output.stderr).lines().filter_map(|line| complaint(line, source)).collect();
-    if !complaints.is_empty() {
-        return Err(complaints);
+    // What dtc says of an input that it did not read to its end is more than that it was cut short.
+    if output.status.success() {
+        written.map_err(|error| not_run("fed", &error))?;
     }
-    if !output.status.success() {
-        return Err(vec![Diagnostic::error(REFUSED, format!("dtc ended with {} and no word why", output.status))]);
-    }
-    written.map_err(|error| not_run("fed", &error))?;
-    Ok(output.stdout)
+    Ok(output)
 }
 
 /// One line of dtc's standard error; `None` for lines that only follow from others.

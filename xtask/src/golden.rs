@@ -4,7 +4,7 @@
 use citrine_core::config::Config;
 use citrine_formats::{fdt, hvconfig};
 use citrine_planner::plan::LoadPlan;
-use citrine_planner::render::{boot_cmd, hv_dts, strip_markers};
+use citrine_planner::render::{Digests, boot_cmd, hv_dts, strip_markers};
 use citrine_planner::{place, rules};
 
 use crate::artifacts;
@@ -34,7 +34,7 @@ fn outputs(board: &str, profile: &str) -> Vec<String> {
     let read = |name: &str| project.template(name, &ui).unwrap_or_else(|failure| panic!("{failure:?}"));
 
     let source = read("hv.dts.j2");
-    let marked = hv_dts(&plan, &template(&source)).unwrap_or_else(|error| panic!("{error:#?}"));
+    let marked = hv_dts(&plan, &Digests::new(), &template(&source)).unwrap_or_else(|error| panic!("{error:#?}"));
     let script = boot_cmd(&plan, &template(&read("boot.cmd.j2"))).unwrap_or_else(|error| panic!("{error:#?}"));
     let mut check: String = found.iter().map(|d| to_text(d, &Default::default(), Width::Plain) + "\n\n").collect();
     check += &summary(&plan, found.len());
@@ -67,7 +67,7 @@ fn no_damage_to_a_tree_panics() {
     let (board, profile) = project.target("p4080ds", "two-linux", &ui).unwrap_or_else(|failure| panic!("{failure:?}"));
     let plan = place::place(&board, &profile, &artifacts::known(None)).unwrap_or_else(|found| panic!("{found:#?}"));
     let source = project.template("hv.dts.j2", &ui).unwrap_or_else(|failure| panic!("{failure:?}"));
-    let marked = hv_dts(&plan, &template(&source)).unwrap_or_else(|error| panic!("{error:#?}"));
+    let marked = hv_dts(&plan, &Digests::new(), &template(&source)).unwrap_or_else(|error| panic!("{error:#?}"));
     let blob = compile(&marked, Source { file: &source.0, text: &source.1 }).unwrap_or_else(|d| panic!("{d:#?}"));
     let mut refused = 0;
     for at in 0..blob.len() {

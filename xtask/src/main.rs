@@ -8,12 +8,10 @@ mod cache;
 mod cli;
 mod cmd;
 mod dtc;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "tests look into memory and split channels; verbs do once guests run")
-)]
+#[cfg_attr(not(test), expect(dead_code, reason = "tests also look into memory and ask the monitor"))]
 mod emulator;
 mod explain;
+mod guest_tree;
 mod output;
 mod progress;
 mod project;

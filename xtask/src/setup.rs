@@ -23,8 +23,10 @@ pub const NOT_INSTALLED: Code = Code::new('T', 102);
 /// A kind of work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Need {
-    /// Building a bundle: firmware, guests, trees.
+    /// Building a bundle: firmware, guests of the project's own, trees.
     Bundle,
+    /// Building Linux and its root file system for it, from source.
+    Sources,
     /// Booting one in QEMU.
     Qemu,
     /// The tests, with the programs that they compare against.
@@ -35,12 +37,12 @@ impl Need {
     /// The Debian packages for this kind of work.
     const fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Bundle => &[
+            Self::Bundle => &["device-tree-compiler", "xz-utils"],
+            Self::Sources => &[
                 "bc",
                 "binutils-powerpc-linux-gnu",
                 "bison",
                 "cpp-12-powerpc-linux-gnu",
-                "device-tree-compiler",
                 "dpkg-dev",
                 "flex",
                 "gcc",
@@ -52,9 +54,8 @@ impl Need {
                 "libgcc-12-dev-powerpc-cross",
                 "linux-libc-dev-powerpc-cross",
                 "make",
-                "xz-utils",
             ],
-            Self::Qemu => &["qemu-system-ppc", "u-boot-qemu"],
+            Self::Qemu => &["device-tree-compiler", "qemu-system-ppc", "u-boot-qemu"],
             Self::Test => &["e2fsprogs", "openssh-client", "python3", "u-boot-tools"],
         }
     }
@@ -205,7 +206,7 @@ mod tests {
     fn what_is_there_is_not_missing() {
         let sysroot = tempfile::tempdir().unwrap();
         fs_err::create_dir_all(sysroot.path().join("lib/rustlib").join(RUST_TARGET).join("lib")).unwrap();
-        let needs = [Need::Bundle, Need::Qemu, Need::Test];
+        let needs = [Need::Bundle, Need::Sources, Need::Qemu, Need::Test];
         let installed = Installed::parse(&everything(&needs));
         assert!(Missing::find(&needs, &installed, sysroot.path()).is_empty());
     }
@@ -213,8 +214,10 @@ mod tests {
     #[test]
     fn exactly_what_is_missing_is_listed_with_its_cure() {
         let sysroot = tempfile::tempdir().unwrap();
-        let installed = Installed::parse(&everything(&[Need::Bundle]).replace("Package: flex\n", "Package: other\n"));
-        let found = Missing::find(&[Need::Bundle, Need::Qemu], &installed, sysroot.path());
+        let installed = Installed::parse(
+            &everything(&[Need::Bundle, Need::Sources]).replace("Package: flex\n", "Package: other\n"),
+        );
+        let found = Missing::find(&[Need::Bundle, Need::Sources, Need::Qemu], &installed, sysroot.path());
         assert_eq!(found.packages, ["flex", "qemu-system-ppc", "u-boot-qemu"]);
         assert!(found.rust_target);
         let diagnostic = missing(&found.packages, found.rust_target);
@@ -228,7 +231,8 @@ mod tests {
     fn everything_that_is_pinned_is_installed_by_the_tool() {
         let lock = Lock::parse(include_str!("../../artifacts/lock.toml")).unwrap();
         for package in lock.packages.keys() {
-            assert!(Need::Bundle.packages().contains(&package.as_str()), "{package}");
+            let installs = |need: Need| need.packages().contains(&package.as_str());
+            assert!(installs(Need::Bundle) || installs(Need::Sources), "{package}");
         }
     }
 }

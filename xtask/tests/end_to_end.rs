@@ -113,7 +113,17 @@ fn a_bundle_is_accepted_by_everybody_elses_tools_and_boots() {
     let second = checkout.bundle(&["--offline"]);
     assert_eq!((&second.result()["identity"], &second.result()["unchanged"]), (&identity, &true.into()));
 
-    // The real U-Boot boots it into our firmware.
+    // The real board's trees give every guest a tree.
+    for (partition, cpus) in [("p1", 7), ("p2", 1)] {
+        let target = ["--board", "p4080ds", "--profile", "two-linux", "--partition", partition];
+        let run = checkout.run(&[&["guest-tree", "--offline"], &target[..]].concat());
+        let text = run.result()["text"].as_str().unwrap().to_owned();
+        assert!(text.contains("compatible = \"fsl,P4080DS-hv\";"), "{text}");
+        assert_eq!(text.matches("cpu@").count(), cpus, "{text}");
+        assert!(text.contains("linux,initrd-end"), "the RAM disk has been built: {text}");
+    }
+
+    // The real U-Boot boots it into our firmware, and both partitions come up.
     let qemu = checkout.run(&["qemu", "--board", "p4080ds", "--profile", "two-linux", "--yes"]);
     assert_eq!((&qemu.result()["passed"], &qemu.result()["identity"]), (&true.into(), &identity));
     let transcript = std::fs::read(qemu.result()["transcript"].as_str().unwrap()).unwrap();
@@ -130,7 +140,17 @@ fn a_bundle_is_accepted_by_everybody_elses_tools_and_boots() {
     ] {
         assert!(transcript.contains(line), "{line} is missing in:\n{transcript}");
     }
-    assert_eq!(transcript.matches("CRC ok").count(), 4, "two images of two partitions:\n{transcript}");
+    assert_eq!(
+        transcript.matches("CRC ok").count(),
+        6,
+        "two images of two partitions, and of one again:\n{transcript}"
+    );
+    let prompts = qemu.result()["prompts"].as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>();
+    assert_eq!(prompts, ["p1", "p2"]);
+    for console in ["hv", "p1", "p2"] {
+        let file = qemu.result()["consoles"][console].as_str().unwrap();
+        assert!(std::fs::metadata(file).unwrap().len() > 0, "{file}");
+    }
     assert_eq!(transcript.matches("substituted ").count(), 2, "the substituted parts are named:\n{transcript}");
 
     // What cannot work is refused with one message, and the bundle from before stays.

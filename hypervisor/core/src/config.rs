@@ -6,10 +6,13 @@
 use arrayvec::ArrayVec;
 use citrine_formats::addr::{Address, GuestPhys, Span, TruePhys};
 use citrine_formats::fdt::Path;
-use citrine_formats::hvconfig::{self, End, Error, Problem};
+use citrine_formats::hvconfig::{self, End, Error, Problem, Stdout};
 
 use crate::machine::CpuSet;
 pub use crate::machine::MAX_CPUS;
+pub use citrine_formats::hvconfig::Digest;
+
+mod connect;
 
 /// Memory areas in one configuration.
 pub const MAX_AREAS: usize = 64;
@@ -17,6 +20,10 @@ pub const MAX_AREAS: usize = 64;
 pub const MAX_PARTITIONS: usize = 24;
 /// Areas of the hypervisor itself; Topaz has the same limit.
 pub const MAX_HYPERVISOR_AREAS: usize = 8;
+/// Byte channels of one partition.
+pub const MAX_CHANNELS: usize = 8;
+/// Partitions that one partition may control.
+pub const MAX_MANAGED: usize = 8;
 
 /// A whole configuration.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -74,7 +81,9 @@ pub struct Partition<'a> {
     /// What is loaded besides.
     pub images: ArrayVec<ImageRow, 8>,
     /// Its consoles and other byte channels.
-    pub channels: ArrayVec<Channel<'a>, 8>,
+    pub channels: ArrayVec<Channel<'a>, MAX_CHANNELS>,
+    /// The partitions that it may control besides itself.
+    pub managed: ArrayVec<Managed<'a>, MAX_MANAGED>,
     /// Whether it starts by itself; otherwise its manager starts it.
     pub starts: bool,
 }
@@ -115,8 +124,11 @@ pub struct ImageRow {
     pub source: TruePhys,
     /// Where it is put.
     pub dest: GuestPhys,
-    /// Bytes that it may have at both places.
+    /// Bytes that it may have at both places. Only a gzip kernel and an ELF program may take more where they are
+    /// put, as far as nothing else is there: Topaz limits what they have where they are found.
     pub window: u64,
+    /// Which bytes it must have; `None` when the configuration does not say.
+    pub digest: Option<Digest>,
 }
 
 impl ImageRow {
@@ -173,8 +185,30 @@ pub enum ChannelEnd<'a> {
     },
     /// To a serial line of its own.
     Device(&'a str),
-    /// To another byte channel, or nowhere until another names it.
-    Peer,
+    /// To another byte channel of a partition, which leads back here.
+    Peer(ChannelId),
+    /// To the hypervisor's console.
+    Console,
+    /// Nowhere.
+    Open,
+}
+
+/// Which byte channel of which partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChannelId {
+    /// Index into [`Config::partitions`].
+    pub partition: usize,
+    /// Index into [`Partition::channels`].
+    pub channel: usize,
+}
+
+/// A partition that another one may control.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Managed<'a> {
+    /// What the manager calls it.
+    pub name: &'a str,
+    /// Index into [`Config::partitions`].
+    pub partition: usize,
 }
 
 impl Partition<'_> {
@@ -210,10 +244,19 @@ impl<'a> Config<'a> {
     /// The first thing in the tree that cannot be understood.
     pub fn from_tree(tree: hvconfig::Tree<'a>) -> Result<Self, Error<'a>> {
         let mut config = Self::default();
+        config.add(tree)?;
+        Ok(config)
+    }
+
+    /// Adds what the configuration tree says: a configuration has 40 KiB, of which the firmware can do without copies.
+    ///
+    /// # Errors
+    /// See [`Config::from_tree`].
+    pub fn add(&mut self, tree: hvconfig::Tree<'a>) -> Result<(), Error<'a>> {
         // What makes an area is its node: two nodes may have the same name.
         let mut paths = ArrayVec::<Path<'a>, MAX_AREAS>::new();
         for area in tree.areas() {
-            push(&mut config.areas, Area { name: area.name(), span: area.span()? }, area.path(), "")?;
+            push(&mut self.areas, Area { name: area.name(), span: area.span()? }, area.path(), "")?;
             push(&mut paths, area.path(), area.path(), "")?;
         }
         let index = |area: hvconfig::Area<'a>| {
@@ -224,18 +267,24 @@ impl<'a> Config<'a> {
         let hypervisor = tree.hypervisor()?;
         for area in hypervisor.memory() {
             let area = area?;
-            push(&mut config.hypervisor.memory, index(area)?, area.path(), "hv-memory")?;
+            push(&mut self.hypervisor.memory, index(area)?, area.path(), "hv-memory")?;
         }
-        config.hypervisor.console = match hypervisor.stdout()? {
-            Some(End::Mux { mux, channel }) => Some(Console { device: mux.device()?, mux_channel: Some(channel) }),
-            Some(End::Device(device)) => Some(Console { device, mux_channel: None }),
-            Some(End::Channel(_) | End::Open) | None => None,
+        self.hypervisor.console = match hypervisor.stdout()? {
+            Some(Stdout::Device(device)) => Some(Console { device, mux_channel: None }),
+            Some(Stdout::Channel(stdout)) => match stdout.end()? {
+                End::Mux { mux, channel } => Some(Console { device: mux.device()?, mux_channel: Some(channel) }),
+                End::Device(device) => Some(Console { device, mux_channel: None }),
+                End::Channel(_) | End::Open => None,
+            },
+            None => None,
         };
         for partition in tree.partitions() {
             let read = read_partition(partition, index)?;
-            push(&mut config.partitions, read, partition.path(), "")?;
+            push(&mut self.partitions, read, partition.path(), "")?;
         }
-        Ok(config)
+        connect::channels(self, tree)?;
+        connect::managers(self, tree)?;
+        Ok(())
     }
 }
 
@@ -244,17 +293,30 @@ fn read_partition<'a>(
     index: impl Fn(hvconfig::Area<'a>) -> Result<usize, Error<'a>>,
 ) -> Result<Partition<'a>, Error<'a>> {
     let path = partition.path();
-    let row =
-        |row: hvconfig::Row| ImageRow { source: row.source.base(), dest: row.dest.base(), window: row.source.len() };
+    // Taken in the order in which the images are loaded.
+    let mut digests = partition.digests()?;
+    let mut row = |row: hvconfig::Row| ImageRow {
+        source: row.source.base(),
+        dest: row.dest.base(),
+        window: row.source.len(),
+        digest: digests.next(),
+    };
+    let mut images = ArrayVec::new();
+    for extra in partition.images()? {
+        push(&mut images, row(extra?), path, "load-image-table")?;
+    }
+    let rootfs = partition.rootfs()?.map(&mut row);
+    let guest_image = partition.guest_image()?.map(&mut row);
     let mut read = Partition {
         name: partition.label()?,
         cpus: ArrayVec::new(),
         memory: ArrayVec::new(),
         dtb_window: partition.dtb_window()?,
-        guest_image: partition.guest_image()?.map(row),
-        rootfs: partition.rootfs()?.map(row),
-        images: ArrayVec::new(),
+        guest_image,
+        rootfs,
+        images,
         channels: ArrayVec::new(),
+        managed: ArrayVec::new(),
         starts: !partition.waits(),
     };
     for (first, count) in partition.cpus()? {
@@ -266,17 +328,13 @@ fn read_partition<'a>(
         let mapping = Mapping { area, guest: mapping.guest.base(), dma_only: mapping.dma_only };
         push(&mut read.memory, mapping, path, "guest-phys-mem-area")?;
     }
-    for extra in partition.images()? {
-        push(&mut read.images, row(extra?), path, "load-image-table")?;
-    }
     for channel in partition.channels() {
-        let (name, end) = channel?;
-        let end = match end {
+        let end = match channel.end()? {
             End::Mux { mux, channel } => ChannelEnd::Mux { device: mux.device()?, channel },
             End::Device(device) => ChannelEnd::Device(device),
-            End::Channel(_) | End::Open => ChannelEnd::Peer,
+            End::Channel(_) | End::Open => ChannelEnd::Open,
         };
-        push(&mut read.channels, Channel { name, end }, path, "byte-channel")?;
+        push(&mut read.channels, Channel { name: channel.name(), end }, path, "byte-channel")?;
     }
     // References are not configuration, but a dangling one is a mistake that shows only in the guest.
     partition.aliases().try_for_each(|alias| alias.map(drop))?;

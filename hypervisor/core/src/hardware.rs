@@ -157,14 +157,14 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// `#address-cells` and `#size-cells`, with the defaults of ePAPR §2.3.5.
-fn cells(place: Place<'_>) -> (usize, usize) {
+pub(crate) fn cells(place: Place<'_>) -> (usize, usize) {
     let cell = |name, default| place.u32(name).map_or(default, |count| count as usize);
     (cell("#address-cells", 2), cell("#size-cells", 1))
 }
 
 /// Takes a number of `cells` cells off the front of `bytes`; `None` when it is too short or the number
 /// has more than 64 bits.
-fn take(bytes: &mut &[u8], cells: usize) -> Option<u64> {
+pub(crate) fn take(bytes: &mut &[u8], cells: usize) -> Option<u64> {
     if cells > 2 {
         return None;
     }
@@ -230,6 +230,22 @@ pub fn serial<'a>(fdt: Fdt<'a>, device: &'a str) -> Result<TruePhys, Error<'a>> 
     let reg = node.value("reg").and_then(|mut reg| take(&mut reg, cells(parent).0));
     let address = reg.and_then(|address| translate(buses, address));
     address.map(TruePhys).ok_or(because("its registers have no true-physical address"))
+}
+
+/// Number of the MPIC source by which a serial line interrupts; `None` when the tree does not say.
+pub fn serial_interrupt(fdt: Fdt<'_>, device: &str) -> Option<u32> {
+    let chain = chain(fdt, device)?;
+    // The specifier begins with the source's number, whether it has two cells or four (ePAPR, `fsl,mpic`).
+    chain.last()?.value("interrupts").and_then(|mut cells| take(&mut cells, 1)).and_then(|n| u32::try_from(n).ok())
+}
+
+/// Where the registers of the MPIC are.
+pub fn interrupt_controller(fdt: Fdt<'_>) -> Option<TruePhys> {
+    let root = Place::root(fdt);
+    let is_mpic = |node: &Place<'_>| ["chrp,open-pic", "fsl,mpic"].iter().any(|kind| node.is_compatible(kind));
+    let (bus, node) = root.children().find_map(|bus| bus.children().find(is_mpic).map(|node| (bus, node)))?;
+    let address = node.value("reg").and_then(|mut reg| take(&mut reg, cells(bus).0))?;
+    translate(&[root, bus], address).map(TruePhys)
 }
 
 /// The nodes from the root to the one at a path or alias.
@@ -305,9 +321,10 @@ mod tests {
         t.end();
         t.begin("soc@fe0000000").cells("#address-cells", &[1]).cells("#size-cells", &[1]);
         t.cells("ranges", &[0, 0xf, 0xe000_0000, 0x10_0000]);
-        t.begin("serial@4500").text("compatible", "ns16550").cells("reg", &[0x4500, 0x100]).end();
+        t.begin("serial@4500").text("compatible", "ns16550").cells("reg", &[0x4500, 0x100]);
+        t.cells("interrupts", &[42, 2]).end();
         t.begin("serial@200000").text("compatible", "ns16550").cells("reg", &[0x20_0000, 0x100]).end();
-        t.begin("pic@40000").cells("reg", &[0x40000, 0x40000]).end();
+        t.begin("pic@40000").text("compatible", "chrp,open-pic").cells("reg", &[0x40000, 0x40000]).end();
         t.end().end();
         t.finish()
     }
@@ -337,6 +354,15 @@ mod tests {
         assert_eq!(why("serial9"), "serial line serial9: the hardware tree has no such node");
         assert_eq!(why("/soc/pic"), "serial line /soc/pic: not an ns16550");
         assert!(why("/soc/serial@200000").ends_with("have no true-physical address"));
+    }
+
+    #[test]
+    fn interrupts_lead_to_their_controller() {
+        let bytes = board("");
+        let fdt = fdt::open(&bytes).unwrap();
+        assert_eq!(interrupt_controller(fdt), Some(TruePhys(0xf_e004_0000)));
+        assert_eq!(serial_interrupt(fdt, "serial0"), Some(42));
+        assert_eq!(serial_interrupt(fdt, "/soc/serial@200000"), None);
     }
 
     #[test]

@@ -2,16 +2,38 @@
 //! the tool before anything is built.
 //!
 //! * [`start`] — from the entry to partitions that are ready to run, over a [`start::Platform`]
-//! * [`hardware`], [`image`] — what the boot loader left: the hardware tree, the images
+//! * [`hardware`] — what the boot loader left: the hardware tree
 //! * [`config`], [`machine`], [`rules`] — what is to be done, what there is, whether the one fits the other
+//! * [`vcpu`], [`mmu`], [`memory`] — a virtual CPU, its TLBs, its memory
+//! * [`shadow`] — which real translations stand for a virtual CPU's
+//! * [`entry`], [`exits`], [`emulate`], [`interrupts`] — what its start, its stops, its instructions and interrupts do
+//!   to a virtual CPU; [`cpu`], what they need of the real one
+//! * [`guest_tree`] — the device tree that a guest is given
+//! * [`loader`] — images, from where the boot loader left them into a guest's memory
+//! * [`handles`] — the numbers by which guests name things
+//! * [`hypervisor`] — what the CPUs share: partitions, interrupts, byte channels, hypercalls
+//! * [`shell`] — the hypervisor's shell
 //! * [`report`] — every line that the firmware prints
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod cpu;
+pub mod emulate;
+pub mod entry;
+pub mod exits;
+pub mod guest_tree;
+pub mod handles;
 pub mod hardware;
-pub mod image;
+pub mod hypervisor;
+pub mod interrupts;
+pub mod loader;
 pub mod machine;
+pub mod memory;
+pub mod mmu;
 pub mod report;
 pub mod rules;
+pub mod shadow;
+pub mod shell;
 pub mod start;
+pub mod vcpu;

@@ -9,29 +9,32 @@
 //! memory hv: 0x7f000000..0x80000000, 16 MiB, hypervisor
 //! partition linux1: 7 CPUs (0-6)
 //!   memory ram1: 0x0..0x40000000 at guest 0x0..0x40000000
-//!   kernel at 0x78020000: uImage kernel gzip, 2118102 bytes, CRC ok
-//!   rootfs at 0x79300000: uImage ramdisk gzip, 749109 bytes, CRC ok
 //!   ready
 //! citrine: ready, 1 partitions, 0 errors
+//! linux1: rootfs at 0x79300000: uImage ramdisk gzip, 749109 bytes, CRC ok, sha256 76e8...932a, digest ok
+//! linux1: kernel at 0x78020000: uImage kernel gzip, 2118102 bytes, CRC ok, sha256 9f86...0a08, digest ok
+//! linux1: loaded, entry 0x0
 //! ```
 //!
 //! * A finding of a rule is a line `error H106: ...` or `warning H103: ...`; an error without a code is a line
 //!   `error: ...`.
 //! * CPUs that did not start: `cpus: 7 of 8 started, missing 3`, and `  error: CPUs 3 did not start` with their
-//!   partition.
-//! * A damaged image ends in `CRC ERROR (header) stored 0x..., computed 0x...`, or `(payload)`. The partition
-//!   then ends in `  NOT READY` instead of `  ready`.
-//! * The last line is `citrine: ready, P partitions, E errors` when at least one partition is ready and
-//!   `citrine: FAILED, E errors` when none is. It is the only line that begins with `citrine: `.
+//!   partition, which then ends in `  NOT READY` instead of `  ready`.
+//! * `citrine: ready, P partitions, E errors` ends the start when at least one partition is ready, and
+//!   `citrine: FAILED, E errors` when none is.
+//! * Behind that, a line that is about one partition begins with its name. Each of its images has a line when it was
+//!   read: `CRC ok`, `no CRC` or `CRC ERROR (payload) stored 0x..., computed 0x...`; the SHA-256 of its bytes, all 64
+//!   digits; and `digest ok` or `digest WRONG` when the configuration says which it must be. The last line of a load
+//!   is `linux1: loaded, entry 0x0` or `linux1: NOT STARTED: kernel: SHA-256 does not match: expected ..., found ...`.
 //! * A CPU that meets an unexpected exception prints `CPU 1 stopped: data storage (vector 2)` and its
 //!   registers, a panic `CPU 0 panicked: ...`; nothing follows from that CPU.
 
 use core::fmt::{self, Write};
 
-use citrine_formats::addr::{Size, TruePhys};
+use citrine_formats::addr::{GuestPhys, Size, TruePhys};
 
 use crate::config::{Config, ImageRow, Partition, Role};
-use crate::image::Checked;
+use crate::loader::{Image, Why};
 use crate::machine::CpuSet;
 
 /// Version of the firmware.
@@ -130,13 +133,31 @@ pub fn partition(out: &mut dyn Write, config: &Config<'_>, partition: &Partition
     Ok(())
 }
 
-/// An image of a partition.
+/// An image of a partition that was read.
 ///
 /// # Errors
 /// See [`banner`].
-pub fn image(out: &mut dyn Write, role: Role, row: &ImageRow, checked: &Checked) -> fmt::Result {
-    let Checked { format, size, verdict } = checked;
-    writeln!(out, "  {role} at {}: {format}, {size} bytes, {verdict}", row.source)
+pub fn image(out: &mut dyn Write, partition: &str, role: Role, row: &ImageRow, image: &Image) -> fmt::Result {
+    writeln!(out, "{partition}: {role} at {}: {image}", row.source)
+}
+
+/// A partition's images are in their places; without a kernel nothing is entered yet.
+///
+/// # Errors
+/// See [`banner`].
+pub fn loaded(out: &mut dyn Write, partition: &str, entry: Option<GuestPhys>) -> fmt::Result {
+    match entry {
+        Some(entry) => writeln!(out, "{partition}: loaded, entry {entry}"),
+        None => writeln!(out, "{partition}: loaded, no kernel"),
+    }
+}
+
+/// A partition is not started, because of this image.
+///
+/// # Errors
+/// See [`banner`].
+pub fn not_started(out: &mut dyn Write, partition: &str, role: Role, why: &Why) -> fmt::Result {
+    writeln!(out, "{partition}: NOT STARTED: {role}: {why}")
 }
 
 /// Where the hypervisor has moved to.
@@ -147,7 +168,7 @@ pub fn moved(out: &mut dyn Write, to: TruePhys) -> fmt::Result {
     writeln!(out, "hypervisor at {to}")
 }
 
-/// The last line: whether there is anything to run.
+/// The end of the start: whether there is anything to run.
 ///
 /// # Errors
 /// See [`banner`].

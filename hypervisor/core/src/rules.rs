@@ -122,7 +122,7 @@ fn channels<'a>(config: &Config<'a>, report: Report<'_, 'a>) {
     let theirs = config.partitions.iter().flat_map(|partition| {
         partition.channels.iter().filter_map(|channel| match channel.end {
             ChannelEnd::Mux { device, channel } => Some((partition.name, device, channel)),
-            ChannelEnd::Device(_) | ChannelEnd::Peer => None,
+            ChannelEnd::Device(_) | ChannelEnd::Peer(_) | ChannelEnd::Console | ChannelEnd::Open => None,
         })
     });
     let all = own.into_iter().chain(theirs);

@@ -3,19 +3,22 @@
 //! The order is the safety argument. Until every CPU that is going to start has left the boot loader's
 //! spin loops, memory outside the hypervisor's own image is only read; and the configuration is read and
 //! judged before the first byte of it is acted upon.
+//!
+//! Images are loaded when a partition starts ([`load_images`]), each time anew, and checked while they are loaded.
 
 use core::fmt;
 
 use arrayvec::ArrayVec;
-use citrine_formats::addr::{Address, Span, TruePhys};
+use citrine_formats::addr::{Address, GuestPhys, Span, TruePhys};
 use citrine_formats::diag::Severity;
 use citrine_formats::fdt::{self, Fdt};
-use citrine_formats::hvconfig::Tree;
+use citrine_formats::hvconfig::{self, Tree};
 
-use crate::config::{Config, MAX_CPUS, Partition};
+use crate::config::{Config, MAX_CPUS, Partition, Role};
 use crate::hardware::{self, Board};
-use crate::image::{self, Memory};
+use crate::loader::{self, Loaded, Outcome, Scratch, Why};
 use crate::machine::CpuSet;
+use crate::memory::{GuestMemory, Physical};
 use crate::report::{self, Core};
 use crate::rules;
 
@@ -41,7 +44,7 @@ pub struct Entry {
 
 /// What the hardware does for the start path; text written to it goes to the serial line.
 /// `'t` is how long device trees stay mapped.
-pub trait Platform<'t>: fmt::Write + Memory {
+pub trait Platform<'t>: fmt::Write {
     /// Sends text to the 16550 at this address from now on.
     fn use_serial(&mut self, registers: TruePhys);
     /// Maps [`fdt::MAX_LEN`] bytes, or as many as there are; `None` when the address cannot be mapped.
@@ -65,11 +68,43 @@ pub enum WhichTree {
     Config,
 }
 
-/// Runs the start path to its end, and reports all of it.
-pub fn run<'t>(platform: &mut impl Platform<'t>, entry: Entry) {
-    let mut errors = 0;
-    let ready = try_run(platform, entry, &mut errors).unwrap_or(0);
-    ignore(report::summary(platform, ready, errors));
+/// A system that can run at least one partition.
+#[derive(Debug)]
+pub struct Ready<'t> {
+    /// What is to be done.
+    pub config: Config<'t>,
+    /// The hardware tree.
+    pub hw: Fdt<'t>,
+    /// The configuration tree.
+    pub tree: Tree<'t>,
+    /// What the hardware tree says of the board.
+    pub board: Board,
+    /// The CPUs that run.
+    pub started: CpuSet,
+    /// Errors that were reported.
+    pub errors: usize,
+}
+
+impl Ready<'_> {
+    /// Whether a partition can run: all its CPUs have started.
+    pub fn can_run(&self, partition: &Partition<'_>) -> bool {
+        partition.cpu_set().without(self.started).is_empty()
+    }
+}
+
+/// Runs the start path to its end, and reports all of it; `None` when no partition can run.
+pub fn run<'t>(platform: &mut impl Platform<'t>, entry: Entry) -> Option<Ready<'t>> {
+    let (mut errors, mut ready) = (0, None);
+    let done = try_run(platform, entry, &mut errors, &mut ready).is_ok();
+    let count = ready.as_ref().filter(|_| done).map_or(0, |ready: &Ready<'_>| {
+        ready.config.partitions.iter().filter(|partition| ready.can_run(partition)).count()
+    });
+    ignore(report::summary(platform, count, errors));
+    match &mut ready {
+        Some(ready) if count > 0 => ready.errors = errors,
+        _ => ready = None,
+    }
+    ready
 }
 
 /// Nothing can be done about a serial line that does not take text.
@@ -85,8 +120,13 @@ fn fail(out: &mut dyn fmt::Write, errors: &mut usize, why: impl fmt::Display) ->
     Stop
 }
 
-/// Returns how many partitions are ready.
-fn try_run<'t>(platform: &mut impl Platform<'t>, entry: Entry, errors: &mut usize) -> Result<usize, Stop> {
+/// Fills `ready`, which is large, in its place; not to the end unless the result is good.
+fn try_run<'t>(
+    platform: &mut impl Platform<'t>,
+    entry: Entry,
+    errors: &mut usize,
+    ready: &mut Option<Ready<'t>>,
+) -> Result<(), Stop> {
     let (hw, hw_span) = open_hardware(platform, entry, errors)?;
     if !entry.core.is_supported() {
         return Err(fail(platform, errors, "this firmware is for e500mc cores"));
@@ -104,16 +144,21 @@ fn try_run<'t>(platform: &mut impl Platform<'t>, entry: Entry, errors: &mut usiz
         platform.map_tree(WhichTree::Config, board.config).ok_or_else(|| fail(platform, errors, unreachable))?;
     let fdt = fdt::open(bytes).map_err(|why| fail(platform, errors, format_args!("configuration tree: {why}")))?;
     let config_span = span(board.config, fdt.data().len());
-    let config = Tree::new(fdt).and_then(Config::from_tree).map_err(|why| {
+    let mut refuse = |why: hvconfig::Error<'_>| {
         *errors += 1;
         ignore(writeln!(platform, "error {}: {why}", rules::TREE));
         Stop
-    })?;
+    };
+    let tree = Tree::new(fdt).map_err(&mut refuse)?;
+    let started = CpuSet::EMPTY;
+    let ready = ready.insert(Ready { config: Config::default(), hw, tree, board, started, errors: 0 });
+    ready.config.add(tree).map_err(refuse)?;
+    let Ready { config, board, .. } = ready;
     if let Some(console) = config.hypervisor.console {
         let registers = hardware::serial(hw, console.device).map_err(|why| fail(platform, errors, why))?;
         platform.use_serial(registers);
     }
-    rules::check(&config, &machine, &mut |finding| {
+    rules::check(config, &machine, &mut |finding| {
         *errors += usize::from(finding.severity() == Severity::Error);
         ignore(writeln!(platform, "{} {}: {finding}", finding.severity(), finding.code()));
     });
@@ -121,7 +166,7 @@ fn try_run<'t>(platform: &mut impl Platform<'t>, entry: Entry, errors: &mut usiz
         return Err(Stop);
     }
 
-    let started = start_cpus(platform, &board, entry.cpu);
+    let started = start_cpus(platform, board, entry.cpu);
     ignore(report::cpus(platform, machine.cpus, started));
     // What the boot loader still needs: its spin loops, as long as a CPU is in one of them.
     let missing = machine.cpus.without(started);
@@ -131,13 +176,24 @@ fn try_run<'t>(platform: &mut impl Platform<'t>, entry: Entry, errors: &mut usiz
         let reserved = hw.memory_reservations().filter_map(|r| Span::new(TruePhys(r.address()), r.size()).ok());
         taken.extend(reserved.chain(board.spin_pages(missing)).take(taken.remaining_capacity()));
     }
-    let home = home(&config, &taken);
+    let home = home(config, &taken);
     let home = home.ok_or_else(|| fail(platform, errors, "the hypervisor's memory has no 4 MiB that are free"))?;
     platform.move_to(home);
     ignore(report::moved(platform, home));
 
-    ignore(report::areas(platform, &config));
-    Ok(config.partitions.iter().filter(|partition| prepare(platform, &config, partition, started, errors)).count())
+    ignore(report::areas(platform, config));
+    ready.started = started;
+    for partition in &ready.config.partitions {
+        ignore(report::partition(platform, &ready.config, partition));
+        let can_run = ready.can_run(partition);
+        if !can_run {
+            *errors += 1;
+            let missing = partition.cpu_set().without(started);
+            ignore(writeln!(platform, "  error: CPUs {missing} did not start"));
+        }
+        ignore(writeln!(platform, "  {}", if can_run { "ready" } else { "NOT READY" }));
+    }
+    Ok(())
 }
 
 /// Opens the hardware tree and finds a serial line, if need be by guessing.
@@ -196,29 +252,50 @@ fn home(config: &Config<'_>, taken: &[Span<TruePhys>]) -> Option<TruePhys> {
     })
 }
 
-/// Reports a partition; true when it can run.
-fn prepare<'t>(
-    platform: &mut impl Platform<'t>,
-    config: &Config<'_>,
+/// What a partition's images are for those who come after: who enters it, and who writes its device tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Images {
+    /// Where its first CPU is to begin; `None` when it has no kernel.
+    pub entry: Option<GuestPhys>,
+    /// The RAM disk as it lies there.
+    pub rootfs: Option<Span<GuestPhys>>,
+}
+
+/// Loads the images of a partition, in Topaz's order, and reports each on `out`; `None` when one is not good, which
+/// is reported too. None of them may overwrite another, or the place of the guest's device tree.
+pub fn load_images<P: Physical + ?Sized>(
+    out: &mut dyn fmt::Write,
     partition: &Partition<'_>,
-    started: CpuSet,
-    errors: &mut usize,
-) -> bool {
-    let before = *errors;
-    ignore(report::partition(platform, config, partition));
-    let missing = partition.cpu_set().without(started);
-    if !missing.is_empty() {
-        *errors += 1;
-        ignore(writeln!(platform, "  error: CPUs {missing} did not start"));
-    }
+    memory: &mut GuestMemory<'_, P>,
+    scratch: &mut Scratch,
+) -> Option<Images> {
+    let mut images = Images::default();
+    let mut taken = ArrayVec::<Span<GuestPhys>, 16>::new();
+    taken.push(partition.dtb_window);
     for (role, row) in partition.rows() {
-        let checked = image::check(platform, row.source_span());
-        *errors += usize::from(!checked.verdict.is_good());
-        ignore(report::image(platform, role, &row, &checked));
+        let Outcome { image, result } = loader::load(memory, &row, loader::room(row.dest, &taken), scratch);
+        if let Some(image) = image {
+            ignore(report::image(out, partition.name, role, &row, &image));
+        }
+        let why = match result {
+            Ok(Loaded { dest, entry }) if role == Role::Kernel && !dest.contains(entry) => Why::Entry(entry),
+            Ok(Loaded { dest, entry }) => {
+                // A partition has at most ten images.
+                taken.push(dest);
+                match role {
+                    Role::Kernel => images.entry = Some(entry),
+                    Role::Rootfs => images.rootfs = Some(dest),
+                    Role::Extra(_) => {}
+                }
+                continue;
+            }
+            Err(why) => why,
+        };
+        ignore(report::not_started(out, partition.name, role, &why));
+        return None;
     }
-    let ready = *errors == before;
-    ignore(writeln!(platform, "  {}", if ready { "ready" } else { "NOT READY" }));
-    ready
+    ignore(report::loaded(out, partition.name, images.entry));
+    Some(images)
 }
 
 #[cfg(test)]

@@ -1,17 +1,29 @@
 //! The hardware behind [`citrine_core::start`]: memory through windows, the serial line, the other CPUs.
 
+use core::cell::UnsafeCell;
 use core::fmt;
 
-use citrine_core::image::Memory;
 use citrine_core::machine::CpuSet;
+use citrine_core::memory::Physical as _;
 use citrine_core::start::{IMAGE_LEN, Platform, WhichTree};
 use citrine_formats::addr::{Span, TruePhys};
 use citrine_formats::fdt;
 
-use crate::cpu;
+use crate::physical::{Ram, reach};
 use crate::serial::{self, Serial};
 use crate::smp;
-use crate::tlb::{Entry, PageSize, TREES, What, Windows, page};
+use crate::tlb::Windows;
+
+/// Bytes that each of the two trees may have: a board's tree has about 60 KiB.
+const KEPT_LEN: usize = 192 << 10;
+
+/// A copy of a tree: where the boot loader put it, there will be guests.
+struct Kept(UnsafeCell<[u8; KEPT_LEN]>);
+
+// SAFETY: written once, by `map_tree` on the first CPU, before anybody else looks.
+unsafe impl Sync for Kept {}
+
+static KEPT: [Kept; 2] = [const { Kept(UnsafeCell::new([0; KEPT_LEN])) }; 2];
 
 /// This board. There is one, made by [`crate::boot`].
 #[derive(Debug)]
@@ -28,28 +40,9 @@ impl Board {
         Self { image, windows: Windows::default(), ticks_per_second: 1 }
     }
 
-    /// Makes true-physical memory visible; returns its effective address and how much of it is in one piece.
-    fn reach(&mut self, at: TruePhys) -> Option<(u32, u32)> {
-        if at.0 >> crate::tlb::PHYSICAL_BITS != 0 {
-            return None;
-        }
-        let (ea, entry) = self.windows.reach(at);
-        if let Some(entry) = entry {
-            // SAFETY: the windows are this board's, and a slice of one borrows the board, so there is none now.
-            unsafe { cpu::tlbwe(&entry.mas()?) };
-        }
-        let (_, offset) = page(at, PageSize::M256);
-        Some((ea, PageSize::M256.bytes() - offset))
-    }
-}
-
-impl Memory for Board {
-    fn view(&mut self, at: TruePhys, max: usize) -> Option<&[u8]> {
-        let (ea, room) = self.reach(at)?;
-        let len = max.min(room as usize);
-        // SAFETY: mapped for as long as the board stays borrowed. What lies there belongs to no guest that
-        // runs and to no CPU that writes.
-        Some(unsafe { core::slice::from_raw_parts(ea as usize as *const u8, len) })
+    /// Memory through this CPU's windows.
+    fn ram(&mut self) -> Ram<'_> {
+        Ram(&mut self.windows)
     }
 }
 
@@ -65,23 +58,20 @@ impl Platform<'static> for Board {
     }
 
     fn map_tree(&mut self, which: WhichTree, at: TruePhys) -> Option<&'static [u8]> {
-        let (slot, ea) = match which {
-            WhichTree::Hardware => (4, TREES[0]),
-            WhichTree::Config => (6, TREES[1]),
-        };
-        let (pa, offset) = page(at, PageSize::M16);
-        let bytes = PageSize::M16.bytes();
-        let len = fdt::MAX_LEN.min(2 * bytes - offset);
-        // The second page only for a tree that may reach into it: there may be nothing behind the first.
-        for index in 0..1 + u8::from(offset + len > bytes) {
-            let pa = TruePhys(pa.0 + u64::from(index) * u64::from(bytes));
-            let ea = ea + u32::from(index) * bytes;
-            let entry = Entry { slot: slot + index, ea, pa, size: PageSize::M16, what: What::Memory };
-            // SAFETY: these slots and addresses are this tree's alone, and `core::start` maps each tree once.
-            unsafe { cpu::tlbwe(&entry.mas()?) };
+        let kept = &KEPT[which as usize];
+        // SAFETY: `core::start` asks for each tree once, so nobody else has this buffer.
+        let kept: &'static mut [u8; KEPT_LEN] = unsafe { &mut *kept.0.get() };
+        let (header, _) = kept.split_at_mut(fdt::HEADER_LEN);
+        if !self.ram().read(at, header) {
+            return None;
         }
-        // SAFETY: mapped for ever. The tree is the boot loader's, which does not run any more.
-        Some(unsafe { core::slice::from_raw_parts((ea + offset) as usize as *const u8, len as usize) })
+        // What is no tree, or too long for this: the header alone, and whoever opens it says so.
+        let len = fdt::used_len(header).filter(|len| *len <= KEPT_LEN).unwrap_or(fdt::HEADER_LEN);
+        if !self.ram().read(at, &mut kept[..len]) {
+            return None;
+        }
+        fdt::cut(&mut kept[..len]);
+        Some(&kept[..len])
     }
 
     fn start_cpus(&mut self, cpus: &[(u32, TruePhys)], timebase_hz: u32) -> CpuSet {
@@ -94,7 +84,7 @@ impl Platform<'static> for Board {
     }
 
     fn move_to(&mut self, to: TruePhys) {
-        let Some((ea, room)) = self.reach(to) else {
+        let Some((ea, room)) = reach(&mut self.windows, to) else {
             return;
         };
         assert!(u64::from(room) >= IMAGE_LEN, "a multiple of the image's size has room for it in a window");

@@ -181,13 +181,12 @@ high:   li      8,0                     # drop the entry we came by
 
 2:      cmplwi  31,32
         bge     stop
-        lis     1,__stacks_start@h
-        ori     1,1,__stacks_start@l
-        lis     4,__stack_len@h
-        ori     4,4,__stack_len@l
-        addi    5,31,1
-        mullw   4,4,5
+        lis     1,citrine_pages@h       # the stack ends in the middle of this CPU's page
+        ori     1,1,citrine_pages@l
+        slwi    4,31,16
         add     1,1,4
+        addi    1,1,0x4000
+        addi    1,1,0x4000
         stwu    8,-16(1)
         mr      3,31
         bl      citrine_secondary

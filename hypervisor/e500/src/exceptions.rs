@@ -54,6 +54,8 @@ static AREAS: [Area; MAX_CPUS as usize] = [const {
 unsafe extern "C" {
     /// Points IVPR and each IVOR to its vector.
     fn citrine_set_vectors();
+    /// Lets exceptions of the guest end `citrine_enter_guest`.
+    fn citrine_set_guest_vectors();
     /// Sets the machine state register.
     fn citrine_set_msr(msr: u32);
 }
@@ -71,6 +73,15 @@ pub fn install(cpu: u32) {
     unsafe {
         citrine_set_vectors();
         citrine_set_msr(cpu::MSR_ME);
+    }
+}
+
+/// From now on exceptions of the guest are its own; the report stays for those of the hypervisor.
+pub fn expect_guests() {
+    #[cfg(target_arch = "powerpc")]
+    // SAFETY: this CPU's page is attached, which those vectors write to.
+    unsafe {
+        citrine_set_guest_vectors();
     }
 }
 

@@ -4,15 +4,28 @@
 //! * [`cpu`] — registers and instructions; the seam: on another architecture it does nothing
 //! * [`tlb`] — which effective address leads where
 //! * [`serial`], [`exceptions`], [`smp`], [`board`] — what `citrine_core::start` asks for
+//! * [`run`] — what each CPU does then: [`hardware`] is the CPU as its guest needs it, `guest.s` the way into the guest and
+//!   back, [`guest_tlb`], [`physical`] and [`percpu`] its translations, memory and state
+//! * [`system`], [`lock`], [`once`] — what CPUs share; [`console`], [`mpic`] — the serial line and its interrupts
 //!
 //! Only e500mc so far. It has run on QEMU's `ppce500`, and on no board.
 #![no_std]
 
 pub mod board;
+pub mod console;
 pub mod cpu;
 pub mod exceptions;
+pub mod guest_tlb;
+pub mod hardware;
+pub mod lock;
+pub mod mpic;
+pub mod once;
+pub mod percpu;
+pub mod physical;
+pub mod run;
 pub mod serial;
 pub mod smp;
+pub mod system;
 pub mod tlb;
 
 use citrine_core::report::Core;
@@ -37,8 +50,9 @@ extern "C" fn citrine_boot(tree: u32, magic: u32, image_high: u32, image_low: u3
         svr: cpu::mfspr::<{ spr::SVR }>(),
         cpu: number,
     };
-    start::run(&mut board, entry);
-    cpu::stop()
+    let Some(ready) = start::run(&mut board, entry) else { cpu::stop() };
+    system::start(ready, board, number);
+    run::run(number)
 }
 
 /// What the firmware does when it finds a mistake of its own: says so, and stops this CPU.

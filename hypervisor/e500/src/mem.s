@@ -4,8 +4,10 @@
         .section .text.memmove,"ax"
         .globl  memcpy
         .globl  memmove
+        .globl  citrine_copy
 memcpy:
 memmove:
+citrine_copy:
         cmplw   4,3
         blt     backward
         or      6,3,4

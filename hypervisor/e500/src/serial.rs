@@ -8,10 +8,21 @@ use citrine_formats::addr::TruePhys;
 
 use crate::tlb::{Entry, PageSize, SERIAL, What, page};
 
-/// Transmit holding register.
+/// Receive buffer and transmit holding register.
 const THR: u32 = 0;
+/// Interrupt enable register.
+const IER: u32 = 1;
+/// Interrupt identification register: both bits are set when the FIFOs, of 16 bytes, are in use.
+const IIR: u32 = 2;
+const IIR_FIFO: u8 = 0xc0;
+const FIFO_LEN: u32 = 16;
+/// Interrupt enable: received data, transmit holding register empty.
+const IER_RECEIVE: u8 = 0x01;
+const IER_TRANSMIT: u8 = 0x02;
 /// Line status register.
 const LSR: u32 = 5;
+/// Line status: data ready.
+const LSR_DR: u8 = 0x01;
 /// Line status: the transmit holding register is empty.
 const LSR_THRE: u8 = 0x20;
 /// How often to ask before a character is given up: a broken line must not stop the hypervisor.
@@ -69,6 +80,62 @@ impl Serial {
         }
         // SAFETY: as above.
         unsafe { register(THR).write_volatile(byte) };
+    }
+}
+
+/// The line, used byte by byte: by whoever holds the lock of what is shared, after the start.
+#[derive(Debug)]
+pub struct Line {
+    base: u32,
+}
+
+impl Line {
+    /// Maps the line in use on this CPU.
+    pub fn attach() -> Option<Self> {
+        attach();
+        Self::attached()
+    }
+
+    /// The line in use, on a CPU that has mapped it; `None` when there is none.
+    pub fn attached() -> Option<Self> {
+        let base = MAPPED.load(Ordering::Acquire);
+        (base != 0 && cfg!(target_arch = "powerpc")).then_some(Self { base })
+    }
+
+    fn register(&self, index: u32) -> *mut u8 {
+        (self.base + index) as usize as *mut u8
+    }
+
+    fn status(&self) -> u8 {
+        // SAFETY: mapped on this CPU since `attach`, as device registers.
+        unsafe { self.register(LSR).read_volatile() }
+    }
+
+    /// A byte that has arrived.
+    pub fn receive(&mut self) -> Option<u8> {
+        // SAFETY: as in `status`.
+        (self.status() & LSR_DR != 0).then(|| unsafe { self.register(THR).read_volatile() })
+    }
+
+    /// Sends bytes for as long as the line takes them; whether it has taken all.
+    pub fn transmit(&mut self, mut next: impl FnMut() -> Option<u8>) -> bool {
+        while self.status() & LSR_THRE != 0 {
+            // SAFETY: as in `status`. Reading clears the interrupt for room, which is being served.
+            let has_fifo = unsafe { self.register(IIR).read_volatile() } & IIR_FIFO == IIR_FIFO;
+            for _ in 0..if has_fifo { FIFO_LEN } else { 1 } {
+                let Some(byte) = next() else { return true };
+                // SAFETY: as in `status`.
+                unsafe { self.register(THR).write_volatile(byte) };
+            }
+        }
+        false
+    }
+
+    /// Which events interrupt: received data always, room to send if `room`.
+    pub fn interrupt(&mut self, room: bool) {
+        let enable = if room { IER_RECEIVE | IER_TRANSMIT } else { IER_RECEIVE };
+        // SAFETY: as in `status`.
+        unsafe { self.register(IER).write_volatile(enable) };
     }
 }
 

@@ -66,8 +66,8 @@ fn map_table(at: TruePhys) -> Option<*mut u32> {
         return None;
     }
     // Cached, as ePAPR 1.1 §5.5.2.1 asks for.
-    let mas = Entry { slot: 3, ea: SPIN, pa, size: PageSize::K4, what: What::Memory }.mas()?;
-    // SAFETY: slot 3 and its effective address are this function's alone; no pointer from an earlier call is
+    let mas = Entry { slot: 5, ea: SPIN, pa, size: PageSize::K4, what: What::Memory }.mas()?;
+    // SAFETY: slot 5 and its effective address are this function's alone; no pointer from an earlier call is
     // used after this one.
     unsafe { cpu::tlbwe(&mas) };
     Some((SPIN + offset) as usize as *mut u32)
@@ -151,5 +151,5 @@ extern "C" fn citrine_secondary(number: u32) -> ! {
         citrine_follow(&GO, &TARGET);
     }
     MOVED.fetch_or(1 << number, Ordering::SeqCst);
-    cpu::stop()
+    crate::run::run(number)
 }

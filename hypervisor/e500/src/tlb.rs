@@ -6,10 +6,11 @@
 //! |---|---|---|
 //! | 0xc000_0000 | 8..11 | three 256 MiB windows on true-physical memory, replaced on demand |
 //! | 0xf000_0000 | 0, 1 | the image, 4 MiB (written by `entry.s`) |
-//! | 0xf100_0000 | 4, 5 | the hardware tree: one or two pages of 16 MiB |
-//! | 0xf300_0000 | 6, 7 | the configuration tree |
-//! | 0xfd00_0000 | 3 | a page of spin tables |
+//! | 0xfc00_0000 | 4 | the interrupt controller, 256 KiB |
+//! | 0xfd00_0000 | 5 | a page of the boot loader's spin tables |
 //! | 0xfe00_0000 | 2 | the serial line |
+//! | 0xffff_0000 | 3 | this CPU's page ([`crate::percpu`]) |
+//! | | 16..63 | the guest's large pages ([`GUEST_SLOTS`]) |
 //! | | 63 | for a moment: the image in address space 1 (`entry.s`) |
 
 use citrine_formats::addr::TruePhys;
@@ -23,8 +24,12 @@ pub const IMAGE: u32 = 0xf000_0000;
 pub const SERIAL: u32 = 0xfe00_0000;
 /// Effective address of a page of spin tables.
 pub const SPIN: u32 = 0xfd00_0000;
-/// Effective addresses of the device trees.
-pub const TREES: [u32; 2] = [0xf100_0000, 0xf300_0000];
+/// Effective address of the interrupt controller.
+pub const MPIC: u32 = 0xfc00_0000;
+/// Effective address of this CPU's page.
+pub const PERCPU: u32 = 0xffff_0000;
+/// Slots of TLB1 for the guest.
+pub const GUEST_SLOTS: core::ops::Range<u8> = 16..63;
 /// Effective address of the first window.
 pub const WINDOWS: u32 = 0xc000_0000;
 /// How many windows.
@@ -50,8 +55,10 @@ pub struct Entry {
 pub enum PageSize {
     /// 4 KiB.
     K4 = 1,
-    /// 16 MiB.
-    M16 = 7,
+    /// 64 KiB.
+    K64 = 3,
+    /// 256 KiB.
+    K256 = 4,
     /// 256 MiB.
     M256 = 9,
 }
@@ -124,6 +131,11 @@ pub struct Windows {
 }
 
 impl Windows {
+    /// No window shows anything.
+    pub const fn new() -> Self {
+        Self { pages: [None; WINDOW_COUNT], next: 0 }
+    }
+
     /// The effective address for a true-physical one, and the entry to write first if there is one.
     pub fn reach(&mut self, at: TruePhys) -> (u32, Option<Entry>) {
         let (pa, offset) = page(at, PageSize::M256);
@@ -150,8 +162,8 @@ mod tests {
         assert_eq!(entry.mas(), Some(mas));
         assert_eq!(Entry { pa: TruePhys(0xf_e000_4500), ..entry }.mas(), None);
         assert_eq!(Entry { pa: TruePhys(0x10_0000_0000), ..entry }.mas(), None);
-        assert_eq!(Entry { size: PageSize::M16, ..entry }.mas(), None);
-        assert_eq!((PageSize::K4.bytes(), PageSize::M16.bytes(), PageSize::M256.bytes()), (4096, 16 << 20, 256 << 20));
+        assert_eq!(Entry { size: PageSize::K64, ..entry }.mas(), None);
+        assert_eq!((PageSize::K4.bytes(), PageSize::K64.bytes(), PageSize::M256.bytes()), (4096, 64 << 10, 256 << 20));
     }
 
     #[test]

@@ -5,7 +5,11 @@
 //! arithmetic, and refuses what is larger or deeper than any real tree.
 //! Layout: Devicetree Specification 0.4 §5.
 
+pub mod print;
+
 use core::fmt;
+
+pub mod writer;
 
 pub use dtoolkit::fdt::{Fdt, FdtNode, FdtProperty};
 pub use dtoolkit::{Node, Property};
@@ -92,6 +96,27 @@ pub fn announced_len(header: &[u8]) -> Result<u32, Error> {
         return Err(Error::Damaged { offset: 4, what: "the tree is shorter than its header" });
     }
     Ok(len)
+}
+
+/// The bytes of a tree that hold something, by its header: what follows is room to grow, of which QEMU leaves a
+/// megabyte. `None` when this is no header of a tree, or of one whose blocks are in an unusual order.
+pub fn used_len(header: &[u8]) -> Option<usize> {
+    let announced = announced_len(header).ok()? as usize;
+    let field = |index: usize| word(header, index * 4).map(|value| value as usize);
+    let (structure, strings, reserved) = (field(2)?, field(3)?, field(4)?);
+    let end = structure.checked_add(field(9)?)?.max(strings.checked_add(field(8)?)?);
+    // The list of reservations has no length: it must lie in front of something that has.
+    (reserved < structure.max(strings) && end <= announced).then_some(end)
+}
+
+/// Makes a tree of which [`used_len`] bytes are here announce that length. What is no tree stays as it is.
+pub fn cut(tree: &mut [u8]) {
+    if used_len(tree) == Some(tree.len()) {
+        let len = u32::try_from(tree.len()).unwrap_or(0);
+        if let Some(field) = tree.get_mut(4..8) {
+            field.copy_from_slice(&len.to_be_bytes());
+        }
+    }
 }
 
 /// Opens the tree at the start of `bytes`; what follows it is not looked at.

@@ -10,6 +10,7 @@
 
 use crate::addr::{Address, GuestPhys, Span, TruePhys};
 use crate::fdt::{Fdt, FdtProperty, Path, Place, Property as _, strings};
+use crate::sha256::Sha256;
 
 mod error;
 mod schema;
@@ -20,6 +21,12 @@ pub use error::{Error, Problem};
 pub const MAX_NAME: usize = 128;
 /// Bytes of one row of `guest-image`, `linux-rootfs` or `load-image-table`.
 const ROW_LEN: usize = 24;
+/// The property of a partition that says which bytes its images have: for each of them, in the order in which
+/// they are loaded (`load-image-table`, `linux-rootfs`, `guest-image`), two cells of length in bytes and eight of
+/// SHA-256. Citrine's own: Topaz passes over it.
+pub const DIGESTS: &str = "citrine,sha256";
+/// Bytes of one row of [`DIGESTS`].
+const DIGEST_LEN: usize = 40;
 
 /// A result of reading the configuration tree.
 pub type Result<'a, T> = core::result::Result<T, Error<'a>>;
@@ -147,15 +154,15 @@ impl<'a> Hypervisor<'a> {
     /// Where its log goes; `None` without `stdout`, which leaves it to the hardware tree's `stdout` alias.
     ///
     /// # Errors
-    /// [`Problem::Dangling`], [`Problem::WrongTarget`], and what is wrong with the byte channel.
-    pub fn stdout(self) -> Result<'a, Option<End<'a>>> {
+    /// [`Problem::Dangling`], [`Problem::WrongTarget`], and what is wrong with the name of a device.
+    pub fn stdout(self) -> Result<'a, Option<Stdout<'a>>> {
         let Some(target) = self.tree.follow(self.place, "stdout")? else {
             return Ok(None);
         };
         if target.is_compatible("byte-channel") {
-            self.tree.end(target).map(Some)
+            Ok(Some(Stdout::Channel(Channel { tree: self.tree, place: target })))
         } else if target.value("device").is_some() {
-            Ok(Some(End::Device(name(target, "device")?)))
+            Ok(Some(Stdout::Device(name(target, "device")?)))
         } else {
             let want = "a byte-channel or a device of the hypervisor";
             Err(at(self.place, "stdout", Problem::WrongTarget { target: target.path(), want }))
@@ -165,6 +172,42 @@ impl<'a> Hypervisor<'a> {
     /// The devices it drives: node name, and the alias or path in the hardware tree.
     pub fn devices(self) -> impl Iterator<Item = Result<'a, (&'a str, &'a str)>> {
         devices(self.place)
+    }
+}
+
+/// Where the hypervisor's log goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Stdout<'a> {
+    /// To a device of the hypervisor: alias or path in the hardware tree.
+    Device(&'a str),
+    /// To a byte channel, of which the hypervisor is one end.
+    Channel(Channel<'a>),
+}
+
+/// One end of a byte channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Channel<'a> {
+    tree: Tree<'a>,
+    place: Place<'a>,
+}
+
+impl<'a> Channel<'a> {
+    /// The node's name.
+    pub fn name(self) -> &'a str {
+        self.place.name()
+    }
+
+    /// The node's path, which is what makes two channels the same.
+    pub fn path(self) -> Path<'a> {
+        self.place.path()
+    }
+
+    /// Its other end.
+    ///
+    /// # Errors
+    /// What is wrong with `endpoint` or `mux-channel`.
+    pub fn end(self) -> Result<'a, End<'a>> {
+        self.tree.end(self.place)
     }
 }
 
@@ -226,6 +269,16 @@ impl<'a> Partition<'a> {
         self.place.path()
     }
 
+    /// The node itself, for the edits of the guest's tree below it.
+    pub fn place(self) -> Place<'a> {
+        self.place
+    }
+
+    /// The nodes below it that are compatible with `kind`, in the order in which the other views list them.
+    pub fn nodes(self, kind: &'static str) -> impl Iterator<Item = Place<'a>> {
+        of_kind(self.place, kind)
+    }
+
     /// `label`, or the node's name.
     ///
     /// # Errors
@@ -285,6 +338,23 @@ impl<'a> Partition<'a> {
         self.image_rows("load-image-table")
     }
 
+    /// [`DIGESTS`]: what the images are, in the order in which they are loaded; none without the property.
+    ///
+    /// # Errors
+    /// [`Problem::Length`] unless there is one row for each image.
+    pub fn digests(self) -> Result<'a, impl Iterator<Item = Digest>> {
+        const FORM: &str = "rows of 10 cells (size, two; SHA-256, eight), one for each image";
+        let rows = rows(self.place, DIGESTS, FORM)?;
+        let images = ["load-image-table", "linux-rootfs", "guest-image"];
+        let images: usize = images.iter().filter_map(|name| Some(self.place.value(name)?.len() / ROW_LEN)).sum();
+        match self.place.value(DIGESTS) {
+            Some(value) if rows.len() != images => {
+                Err(at(self.place, DIGESTS, Problem::Length { have: value.len(), want: FORM }))
+            }
+            _ => Ok(rows.map(Digest::from_row)),
+        }
+    }
+
     fn image_rows(self, property: &'static str) -> Result<'a, impl Iterator<Item = Result<'a, Row>>> {
         const FORM: &str = "rows of 6 cells (image, destination, window; two each)";
         let place = self.place;
@@ -321,9 +391,22 @@ impl<'a> Partition<'a> {
         })
     }
 
-    /// Its byte channels, by node name.
-    pub fn channels(self) -> impl Iterator<Item = Result<'a, (&'a str, End<'a>)>> {
-        of_kind(self.place, "byte-channel").map(move |place| Ok((place.name(), self.tree.end(place)?)))
+    /// Its byte channels, in tree order.
+    pub fn channels(self) -> impl Iterator<Item = Channel<'a>> {
+        of_kind(self.place, "byte-channel").map(move |place| Channel { tree: self.tree, place })
+    }
+
+    /// The partitions that it may control: node name, and the path of the partition.
+    pub fn managed(self) -> impl Iterator<Item = Result<'a, (&'a str, Path<'a>)>> {
+        const PROPERTY: &str = "partition";
+        of_kind(self.place, "managed-partition").map(move |place| {
+            let target = self.tree.follow(place, PROPERTY)?.ok_or(at(place, PROPERTY, Problem::Missing))?;
+            if target.is_compatible("partition") {
+                Ok((place.name(), target.path()))
+            } else {
+                Err(at(place, PROPERTY, Problem::WrongTarget { target: target.path(), want: "a partition" }))
+            }
+        })
     }
 
     /// Its aliases: each a name and the configuration node that it stands for.
@@ -371,6 +454,32 @@ pub struct Row {
     pub source: Span<TruePhys>,
     /// Where it is put; as long as the source window.
     pub dest: Span<GuestPhys>,
+}
+
+/// Which bytes an image has: the bytes of its file, headers included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Digest {
+    /// How many.
+    pub size: u64,
+    /// Their SHA-256.
+    pub sha256: Sha256,
+}
+
+impl Digest {
+    /// The row of [`DIGESTS`].
+    pub fn to_row(self) -> [u8; DIGEST_LEN] {
+        let mut row = [0; DIGEST_LEN];
+        row[..8].copy_from_slice(&self.size.to_be_bytes());
+        row[8..].copy_from_slice(&self.sha256.0);
+        row
+    }
+
+    fn from_row(row: &[u8; DIGEST_LEN]) -> Self {
+        let (mut size, mut sha256) = ([0; 8], [0; 32]);
+        size.copy_from_slice(&row[..8]);
+        sha256.copy_from_slice(&row[8..]);
+        Self { size: u64::from_be_bytes(size), sha256: Sha256(sha256) }
+    }
 }
 
 /// The nodes below `place` that are compatible with `kind`.

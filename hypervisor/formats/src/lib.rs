@@ -4,7 +4,9 @@
 //! * [`diag`] — diagnostic codes and severities
 //! * [`fdt`] — flattened device trees, opened as hostile input
 //! * [`uimage`] — U-Boot's legacy image header
+//! * [`sha256`] — a digest, as bytes and as text
 //! * [`hvconfig`] — the hypervisor configuration tree (`hv.dtb`)
+//! * [`mux`] — framing of the console multiplexer
 //! * [`manifest`] — the bundle's manifest (feature `manifest`, host only)
 //!
 //! `no_std`, no allocator (but for the manifest), no `unsafe`: a hostile input is an error value.
@@ -20,6 +22,8 @@ pub mod fdt;
 pub mod hvconfig;
 #[cfg(feature = "manifest")]
 pub mod manifest;
+pub mod mux;
+pub mod sha256;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod uimage;

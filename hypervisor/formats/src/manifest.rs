@@ -19,6 +19,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Address, Span, TruePhys};
+pub use crate::sha256::Sha256;
 
 /// The format that this code writes, and the only one it reads. `docs/formats.md` says what changes it.
 pub const FORMAT: u32 = 1;
@@ -42,42 +43,6 @@ pub fn signature_name(index: usize) -> String {
     match index {
         0 => format!("{FILE_NAME}.sig"),
         _ => format!("{FILE_NAME}.{}.sig", index + 1),
-    }
-}
-
-/// A SHA-256 digest; as text 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sha256(pub [u8; 32]);
-
-impl Sha256 {
-    /// Reads 64 lower-case hexadecimal digits.
-    pub fn from_hex(text: &str) -> Option<Self> {
-        let nibble = |digit: u8| match digit {
-            b'0'..=b'9' => Some(digit - b'0'),
-            b'a'..=b'f' => Some(digit - b'a' + 10),
-            _ => None,
-        };
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        if pairs.len() != 32 || !rest.is_empty() {
-            return None;
-        }
-        let mut digest = [0; 32];
-        for (to, &[high, low]) in digest.iter_mut().zip(pairs) {
-            *to = nibble(high)? << 4 | nibble(low)?;
-        }
-        Some(Self(digest))
-    }
-}
-
-impl fmt::Display for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 

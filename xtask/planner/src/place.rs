@@ -14,7 +14,7 @@ use crate::diag::{Code, Diagnostic};
 use crate::image::ImageFacts;
 use crate::input::reader::nearest;
 use crate::input::{IMPOSSIBLE_VALUE, UNKNOWN_NAME};
-use crate::plan::{Area, AreaOwner, Decided, GuestImage, LoadPlan, Part, PartitionPlan};
+use crate::plan::{Area, AreaOwner, ChannelEnd, Decided, GuestImage, LoadPlan, Part, PartitionPlan};
 use crate::profile::{ImageUse, Partition, Profile};
 use crate::units::CpuChoice;
 
@@ -62,6 +62,7 @@ pub fn place(board: &Board, profile: &Profile, artifacts: &Artifacts) -> Result<
             rootfs: partition.rootfs.as_ref().and_then(guest_image),
             dtb: Span::new(partition.dtb_address, partition.dtb_size).expect("36-bit address and size"),
             console: partition.console,
+            channels: channels(profile, &partition.name),
             bootargs: partition.bootargs.clone(),
         });
     }
@@ -76,6 +77,21 @@ pub fn place(board: &Board, profile: &Profile, artifacts: &Artifacts) -> Result<
         facts.extend(known.map(|known| (part.file.clone(), known)));
     }
     Ok(LoadPlan { board: board.clone(), profile: profile.clone(), areas, partitions, parts, hv_bootargs, facts })
+}
+
+/// A partition's ends of the channels to others. That both partitions exist was seen when the profile was read.
+fn channels(profile: &Profile, partition: &str) -> Vec<ChannelEnd> {
+    let ends = profile.channels.iter().filter_map(|channel| {
+        let [a, b] = &channel.partitions;
+        let peer = match partition {
+            name if name == a => b,
+            name if name == b => a,
+            _ => return None,
+        };
+        let peer = profile.partitions.iter().position(|other| other.name == *peer)?;
+        Some(ChannelEnd { node: format!("{}-channel", channel.name), peer })
+    });
+    ends.collect()
 }
 
 /// The CPUs of each partition, in order.

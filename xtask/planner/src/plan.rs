@@ -72,6 +72,15 @@ pub struct GuestImage {
     pub guest: GuestPhys,
 }
 
+/// One end of a byte channel between two partitions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChannelEnd {
+    /// Name of its node, the same at both ends.
+    pub node: String,
+    /// Index of the partition at the other end.
+    pub peer: usize,
+}
+
 /// One partition.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PartitionPlan {
@@ -93,6 +102,8 @@ pub struct PartitionPlan {
     pub dtb: Span<GuestPhys>,
     /// Mux channel.
     pub console: u32,
+    /// Its ends of the byte channels to other partitions, in the profile's order.
+    pub channels: Vec<ChannelEnd>,
     /// Kernel command line.
     pub bootargs: String,
 }

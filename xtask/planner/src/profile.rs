@@ -77,6 +77,16 @@ pub struct SharedArea {
     pub partitions: Vec<String>,
 }
 
+/// A byte channel between two partitions.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Channel {
+    /// Short name, unique in the profile.
+    pub name: String,
+    /// Names of the two partitions.
+    pub partitions: [String; 2],
+}
+
 /// The hypervisor's own settings.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -111,6 +121,9 @@ pub struct Profile {
     pub partitions: Vec<Partition>,
     /// Shared memory.
     pub shared: Vec<SharedArea>,
+    /// Byte channels between partitions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<Channel>,
     /// Where every value stands in the profile's file; not part of `profile.json`.
     #[serde(skip)]
     pub places: Places,

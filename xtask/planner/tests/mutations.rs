@@ -14,7 +14,7 @@ use citrine_planner::image::{ImageFacts, inspect};
 use citrine_planner::place::{Artifacts, place};
 use citrine_planner::plan::LoadPlan;
 use citrine_planner::profile::{Profile, SharedArea};
-use citrine_planner::render::{Template, boot_cmd, hv_dts};
+use citrine_planner::render::{Digests, Template, boot_cmd, hv_dts};
 use citrine_planner::units::CpuChoice;
 use citrine_planner::{input, rules};
 use proptest::prelude::*;
@@ -95,7 +95,7 @@ fn run(board: &str, profile: &str, templates: &(String, String)) -> &'static str
     let (Some(board), Some(profile)) = (board, profile) else { return "refused" };
     let Ok(plan) = place(&board, &profile, &common::artifacts()) else { return "not placed" };
     accepted_is_accepted(&plan);
-    let _ = hv_dts(&plan, &Template { file: "hv.dts.j2", text: &templates.0 });
+    let _ = hv_dts(&plan, &Digests::new(), &Template { file: "hv.dts.j2", text: &templates.0 });
     let _ = boot_cmd(&plan, &Template { file: "boot.cmd.j2", text: &templates.1 });
     "planned"
 }

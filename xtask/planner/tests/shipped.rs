@@ -3,12 +3,13 @@
 
 mod common;
 
-use citrine_formats::manifest::Role;
+use citrine_formats::hvconfig::Digest;
+use citrine_formats::manifest::{Role, Sha256};
 use citrine_planner::board::Board;
 use citrine_planner::place::place;
 use citrine_planner::plan::LoadPlan;
 use citrine_planner::profile::Profile;
-use citrine_planner::render::{Template, boot_cmd, hv_dts, strip_markers};
+use citrine_planner::render::{Digests, Template, boot_cmd, hv_dts, strip_markers};
 use citrine_planner::rules;
 
 use common::{artifacts, board, profile, read};
@@ -26,13 +27,32 @@ fn two_linux_renders_for_the_board_and_its_stand_in() {
     let script = read("templates/boot.cmd.j2");
     for name in ["p4080ds", "qemu-ppce500"] {
         let plan = plan(&board(name), &profile("two-linux"));
-        let dts = hv_dts(&plan, &Template { file: "templates/hv.dts.j2", text: &template }).unwrap();
+        let dts = hv_dts(&plan, &Digests::new(), &Template { file: "templates/hv.dts.j2", text: &template }).unwrap();
         let dts = strip_markers(&dts);
         let cmd = boot_cmd(&plan, &Template { file: "templates/boot.cmd.j2", text: &script }).unwrap();
         println!("{dts}\n{cmd}");
         assert!(dts.contains("cpus = <0 7>") && dts.contains("cpus = <7 1>"));
         assert!(cmd.contains("bootm 0x78700000 - 0x78800000"));
     }
+}
+
+#[test]
+fn digests_stand_in_the_order_of_loading_or_not_at_all() {
+    let text = read("templates/hv.dts.j2");
+    let plan = plan(&board("p4080ds"), &profile("two-linux"));
+    let digest = |seed: u8| Digest { size: u64::from(seed), sha256: Sha256([seed; 32]) };
+    let file = |role| plan.part(role).map(|part| part.file.clone()).unwrap();
+    let kernel = (file(Role::Kernel), digest(0x11));
+    let rootfs = (file(Role::Rootfs), digest(0x22));
+    let render = |digests: &[&(String, Digest)]| {
+        let digests = digests.iter().map(|&digest| digest.clone()).collect();
+        strip_markers(&hv_dts(&plan, &digests, &Template { file: "templates/hv.dts.j2", text: &text }).unwrap())
+    };
+    let row = |seed: &str| format!("00000000000000{seed}{}", seed.repeat(32));
+    let all = format!("citrine,sha256 = [{} {}];", row("22"), row("11"));
+    assert_eq!(render(&[&kernel, &rootfs]).matches(&all).count(), 2);
+    assert_eq!(render(&[&kernel]), render(&[]));
+    assert!(!render(&[]).contains("citrine,"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What may not be in the firmware, whatever the compiler thinks: instructions that its cores have not or
 //! that would need registers that belong to guests, bytes outside its place, work left to a loader.
 
+use citrine_formats::addr::Size;
 use citrine_planner::diag::{Code, Diagnostic, Result};
 use object::read::elf::{ElfFile, ElfFile32, FileHeader as _};
 use object::{BigEndian, Object as _, ObjectSection, ObjectSegment as _, ObjectSymbol as _, SectionFlags, elf};
@@ -12,29 +13,49 @@ pub const OUTSIDE: Code = Code::new('F', 104);
 /// Something that only a loader could finish.
 pub const UNFINISHED: Code = Code::new('F', 105);
 
-/// Where the image is linked; `hypervisor/firmware/link.ld` says the same.
-const BASE: u64 = 0xf000_0000;
-/// Size in bytes of the image with its stacks.
-const LEN: u64 = 4 << 20;
-/// The sections of `link.ld`.
+/// What a program must be.
+#[derive(Debug)]
+pub struct Form {
+    /// What it is, for a sentence: `the firmware`.
+    what: &'static str,
+    /// Where it is linked; its linker script says the same.
+    base: u64,
+    /// Size in bytes that its image may have, with its stacks.
+    len: u64,
+    /// Its linker script.
+    script: &'static str,
+    /// Whether it calls a hypervisor.
+    calls: bool,
+}
+
+/// The hypervisor: one TLB entry of 4 MiB maps it.
+pub const FIRMWARE: Form =
+    Form { what: "the firmware", base: 0xf000_0000, len: 4 << 20, script: "hypervisor/firmware/link.ld", calls: false };
+/// A guest: a CPU that is started by a spin table finds 1 MiB mapped.
+pub const GUEST: Form =
+    Form { what: "the guest", base: 0, len: 1 << 20, script: "hypervisor/guests/link.ld", calls: true };
+
+/// `sc 1`, the hypercall (ePAPR 1.1 §7.4).
+const HYPERCALL: u32 = 0x4400_0022;
+/// The sections of the linker scripts.
 const SECTIONS: &[&str] =
     &["", ".head", ".vectors", ".text", ".rodata", ".data", ".bss", ".symtab", ".strtab", ".shstrtab"];
 
-/// Checks the linked firmware, and returns it as flat bytes: from the first that is loaded to the last that
+/// Checks a linked program, and returns it as flat bytes: from the first that is loaded to the last that
 /// is not zero by definition.
 ///
 /// # Errors
 /// The first [`FOREIGN_OPCODE`], [`OUTSIDE`] or [`UNFINISHED`]; it names address and symbol.
-pub fn audit(bytes: &[u8]) -> Result<Vec<u8>> {
+pub fn audit(bytes: &[u8], form: &Form) -> Result<Vec<u8>> {
     let file = ElfFile32::<BigEndian>::parse(bytes)
-        .map_err(|error| unfinished(format!("the firmware is no 32-bit ELF file: {error}")))?;
-    header(&file)?;
-    sections(&file)?;
-    let image = image(&file)?;
+        .map_err(|error| unfinished(format!("{} is no 32-bit ELF file: {error}", form.what)))?;
+    header(&file, form)?;
+    sections(&file, form)?;
+    let image = image(&file, form)?;
     for section in file.sections() {
         if has(&section, elf::SHF_EXECINSTR) {
             let data = section.data().map_err(|error| unfinished(format!("a section cannot be read: {error}")))?;
-            instructions(data, section.address(), |address| symbol(&file, address))?;
+            instructions(data, section.address(), form, |address| symbol(&file, form, address))?;
         }
     }
     Ok(image)
@@ -47,38 +68,39 @@ fn has<'a>(section: &impl ObjectSection<'a>, flag: elf::SectionFlags) -> bool {
     matches!(section.flags(), SectionFlags::Elf { sh_flags, .. } if sh_flags & flag == flag)
 }
 
-fn header(file: &File<'_>) -> Result<()> {
+fn header(file: &File<'_>, form: &Form) -> Result<()> {
     let header = file.elf_header();
     let is = (header.e_type(BigEndian), header.e_machine(BigEndian));
     if is != (elf::ET_EXEC, elf::EM_PPC) {
         return Err(unfinished(format!(
-            "the firmware is no PowerPC program at a fixed address (type {}, machine {})",
-            is.0, is.1
+            "{} is no PowerPC program at a fixed address (type {}, machine {})",
+            form.what, is.0, is.1
         )));
     }
-    if file.entry() != BASE {
-        return Err(outside(format!("the firmware is entered at {:#010x} instead of {BASE:#010x}", file.entry())));
+    if file.entry() != form.base {
+        let (what, entry, base) = (form.what, file.entry(), form.base);
+        return Err(outside(form, format!("{what} is entered at {entry:#010x} instead of {base:#010x}")));
     }
     Ok(())
 }
 
-fn sections(file: &File<'_>) -> Result<()> {
+fn sections(file: &File<'_>, form: &Form) -> Result<()> {
     for section in file.sections() {
         let name = section.name().unwrap_or("?");
         if !SECTIONS.contains(&name) {
             return Err(unfinished(format!("the section {} is left over", name.escape_debug()))
-                .help("give it a place in hypervisor/firmware/link.ld, or discard it there")
+                .help(format!("give it a place in {}, or discard it there", form.script))
                 .into());
         }
         let (from, len) = (section.address(), section.size());
         let loaded = has(&section, elf::SHF_ALLOC);
-        if loaded && (from < BASE || from.saturating_add(len) > BASE + LEN) {
+        if loaded && (from < form.base || from.saturating_add(len) > form.base + form.len) {
             let end = from.saturating_add(len);
-            return Err(outside(format!("the section {name} at {from:#010x}..{end:#010x} is outside the image")));
+            return Err(outside(form, format!("the section {name} at {from:#010x}..{end:#010x} is outside the image")));
         }
     }
     if file.dynamic_symbols().next().is_some() {
-        return Err(unfinished("the firmware is linked dynamically".into()));
+        return Err(unfinished(format!("{} is linked dynamically", form.what)));
     }
     let undefined =
         file.symbols().find(|symbol| symbol.is_undefined() && symbol.name().is_ok_and(|name| !name.is_empty()));
@@ -89,34 +111,38 @@ fn sections(file: &File<'_>) -> Result<()> {
 }
 
 /// The bytes of the one segment that is loaded.
-fn image(file: &File<'_>) -> Result<Vec<u8>> {
+fn image(file: &File<'_>, form: &Form) -> Result<Vec<u8>> {
     let mut segments = file.segments();
     let (Some(segment), None) = (segments.next(), segments.next()) else {
-        return Err(unfinished("the firmware has not exactly one segment to load".into()));
+        return Err(unfinished(format!("{} has not exactly one segment to load", form.what)));
     };
-    if segment.address() != BASE || segment.size() > LEN {
+    if segment.address() != form.base || segment.size() > form.len {
         let (from, len) = (segment.address(), segment.size());
-        return Err(outside(format!("the segment at {from:#010x} with {len:#x} bytes is not the image")));
+        return Err(outside(form, format!("the segment at {from:#010x} with {len:#x} bytes is not the image")));
     }
     let data = segment.data().map_err(|error| unfinished(format!("the segment cannot be read: {error}")))?;
     Ok(data.to_vec())
 }
 
 /// The name of what holds an address.
-fn symbol(file: &File<'_>, address: u64) -> String {
-    let before = file.symbols().filter(|symbol| symbol.is_definition() && (BASE..=address).contains(&symbol.address()));
+fn symbol(file: &File<'_>, form: &Form, address: u64) -> String {
+    let before =
+        file.symbols().filter(|symbol| symbol.is_definition() && (form.base..=address).contains(&symbol.address()));
     let nearest = before.max_by_key(|symbol| symbol.address());
     nearest.and_then(|symbol| symbol.name().ok().map(str::to_owned)).unwrap_or_else(|| "no symbol".into())
 }
 
 /// Checks every word of a section.
-fn instructions(code: &[u8], base: u64, symbol: impl Fn(u64) -> String) -> Result<()> {
+fn instructions(code: &[u8], base: u64, form: &Form, symbol: impl Fn(u64) -> String) -> Result<()> {
     let (words, rest) = code.as_chunks::<4>();
     if !rest.is_empty() {
         return Err(unfinished(format!("the code at {base:#010x} is no multiple of 4 bytes")));
     }
     for (index, word) in words.iter().enumerate() {
         let (word, address) = (u32::from_be_bytes(*word), base + index as u64 * 4);
+        if form.calls && word == HYPERCALL {
+            continue;
+        }
         if let Err(why) = instruction(word) {
             let symbol = symbol(address);
             let message = format!("{word:#010x} at {address:#010x} in {symbol} is {why}");
@@ -168,16 +194,16 @@ const INTEGER: &[u32] = &[
     18, 566, 786, 914, 946, 978, 206, 238,
 ];
 
-fn outside(message: String) -> Box<Diagnostic> {
+fn outside(form: &Form, message: String) -> Box<Diagnostic> {
     Diagnostic::error(OUTSIDE, message)
-        .fact("base", format!("{BASE:#x}"))
-        .help("hypervisor/firmware/link.ld places everything; the image with its stacks has 4 MiB")
+        .fact("base", format!("{:#x}", form.base))
+        .help(format!("{} places everything; the image with its stacks has {}", form.script, Size(form.len)))
         .into()
 }
 
 fn unfinished(message: String) -> Box<Diagnostic> {
     Diagnostic::error(UNFINISHED, message)
-        .help("the firmware is entered as it is: nobody relocates, binds or loads it piecewise")
+        .help("it is entered as it is: nobody relocates, binds or loads it piecewise")
         .into()
 }
 
@@ -188,7 +214,7 @@ mod tests {
 
     fn check(words: &[u32]) -> Result<()> {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
-        instructions(&bytes, BASE, |_| "f".into())
+        instructions(&bytes, FIRMWARE.base, &FIRMWARE, |_| "f".into())
     }
 
     #[test]
@@ -231,8 +257,17 @@ mod tests {
     }
 
     #[test]
+    fn only_a_guest_may_call_a_hypervisor() {
+        let call = HYPERCALL.to_be_bytes();
+        assert_eq!(instructions(&call, 0, &GUEST, |_| String::new()), Ok(()));
+        assert!(instructions(&call, 0, &FIRMWARE, |_| String::new()).is_err());
+        // `sc` without a level is another's.
+        assert!(instructions(&[0x44, 0, 0, 2], 0, &GUEST, |_| String::new()).is_err());
+    }
+
+    #[test]
     fn code_is_made_of_words() {
-        assert_eq!(instructions(&[0x60, 0, 0, 0, 1], BASE, |_| String::new()).unwrap_err().code, UNFINISHED);
+        assert_eq!(instructions(&[0x60, 0, 0, 0, 1], 0, &GUEST, |_| String::new()).unwrap_err().code, UNFINISHED);
     }
 
     proptest! {
@@ -242,7 +277,7 @@ mod tests {
             if magic && bytes.len() > 20 {
                 bytes[..7].copy_from_slice(b"\x7fELF\x01\x02\x01");
             }
-            prop_assert!(audit(&bytes).is_err());
+            prop_assert!(audit(&bytes, &FIRMWARE).is_err() && audit(&bytes, &GUEST).is_err());
         }
     }
 }

@@ -3,17 +3,18 @@
 use std::path::Path;
 use std::time::Duration;
 
-use citrine_formats::manifest::{Input, InputKind};
 use citrine_formats::uimage::{Compression, Kind};
 use citrine_planner::diag::Result;
 use citrine_planner::pack::image::{Fields, wrap};
 
-use super::context::{Artifact, Context, recipe_input};
-use super::firmware;
+use super::context::{Artifact, Context};
+use super::{cargo, firmware};
 use crate::cache::{StageId, io_error};
 
 /// Name of the image in its stage and in every bundle.
 pub const HV_IMAGE: &str = "hv.uImage";
+/// How the name in the image's header begins: by this it is known to be ours.
+pub const HV_NAME: &str = "Citrine ";
 /// Changes when the same sources shall give another image.
 const VERSION: u32 = 1;
 
@@ -35,7 +36,7 @@ pub fn hypervisor(context: &Context<'_>, core: &str) -> Result<Vec<Artifact>> {
             let fields = Fields {
                 kind: Kind::Kernel,
                 compression: Compression::None,
-                name: concat!("Citrine ", env!("CARGO_PKG_VERSION")),
+                name: &format!("{HV_NAME}{}", env!("CARGO_PKG_VERSION")),
                 load: 0,
                 entry: 0,
                 time: epoch,
@@ -44,22 +45,9 @@ pub fn hypervisor(context: &Context<'_>, core: &str) -> Result<Vec<Artifact>> {
             write(&dir.join(HV_IMAGE), &image.pieces().concat())?;
             write(&dir.join("hv.elf"), &built.elf)
         })?;
-    Ok(Artifact::of_entry(&entry, &inputs(&sources)))
+    Ok(Artifact::of_entry(&entry, &cargo::inputs(&sources)))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs_err::write(path, bytes).map_err(|error| io_error(path, &error))
-}
-
-/// The compiler, and every source by its hash.
-fn inputs(sources: &[(String, Vec<u8>)]) -> Vec<Input> {
-    let rustc = Input {
-        kind: InputKind::Toolchain,
-        name: "rustc".into(),
-        origin: "rust-toolchain.toml".into(),
-        sha256: None,
-        size: None,
-        version: env!("CITRINE_RUSTC").into(),
-    };
-    sources.iter().map(|(path, bytes)| recipe_input(path, bytes)).chain([rustc]).collect()
 }

@@ -1,4 +1,4 @@
-//! Linux for guests, and the hardware trees that come with its source.
+//! Linux for guests.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,8 +19,6 @@ use crate::tools::{clean, run, shell_in};
 const CONFIG: &str = "artifacts/linux/e500mc.config";
 /// Parts of the source that no build for this processor reads; they are two thirds of its bytes.
 const NOT_UNPACKED: &str = "artifacts/linux/not-unpacked.txt";
-/// The boards whose hardware tree is made.
-const BOARDS: [&str; 1] = ["p4080ds"];
 
 const STAGE: Stage = Stage {
     name: "linux",
@@ -31,7 +29,7 @@ const STAGE: Stage = Stage {
     packages: &["binutils-powerpc-linux-gnu", "cpp-12-powerpc-linux-gnu", "gcc-12-powerpc-linux-gnu"],
 };
 
-/// `kernel.uImage`, what is known of it in `kernel.json`, and `BOARD.dtb` for each board.
+/// `kernel.uImage`, and what is known of it in `kernel.json`.
 ///
 /// # Errors
 /// What fetching and building return.
@@ -82,8 +80,7 @@ fn build(context: &Context<'_>, source: &Fetched, out: &Path, step: &Step<'_>) -
     kconfig::check(CONFIG, &fragment, &tree.join(".config"))?;
     step.detail("compiling");
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let trees = BOARDS.map(|board| format!("fsl/{board}.dtb"));
-    make(&[&[format!("-j{jobs}"), "vmlinux".into()], &trees[..]].concat())?;
+    make(&[format!("-j{jobs}"), "vmlinux".into()])?;
 
     step.detail("packing");
     let read = |path: &Path| fs_err::read(path).map_err(|error| io_error(path, &error));
@@ -101,10 +98,6 @@ fn build(context: &Context<'_>, source: &Fetched, out: &Path, step: &Step<'_>) -
         "release": release,
     });
     write("kernel.json", format!("{known:#}\n").as_bytes())?;
-    for board in BOARDS {
-        let name = format!("{board}.dtb");
-        write(&name, &read(&tree.join("arch/powerpc/boot/dts/fsl").join(&name))?)?;
-    }
     let _ = fs_err::remove_file(&log);
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! What goes into a bundle and is not written in the checkout: built here, from source, in cached stages.
 
 mod audit;
+mod cargo;
 mod context;
 pub mod debian;
 mod facts;
 mod firmware;
+mod guests;
 mod hypervisor;
 pub mod image;
 pub mod kconfig;
@@ -13,12 +15,15 @@ pub mod lock;
 mod rootfs;
 mod sources;
 mod stage;
+mod trees;
 
 pub use context::{Artifact, Context, deflate_input, other_version};
 pub use facts::facts;
-pub use hypervisor::{HV_IMAGE, hypervisor};
+pub use guests::{GUESTS, guests};
+pub use hypervisor::{HV_IMAGE, HV_NAME, hypervisor};
 pub use kernel::linux;
 pub use rootfs::rootfs;
+pub use trees::trees;
 
 #[cfg(test)]
 pub use {context::other_versions, rootfs::skeleton};

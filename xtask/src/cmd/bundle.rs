@@ -4,6 +4,7 @@ use citrine_formats::addr::Size;
 use citrine_planner::plan::LoadPlan;
 use serde_json::json;
 
+use crate::artifacts::needs_sources;
 use crate::build::Context;
 use crate::build::lock::Lock;
 use crate::bundle::{Bundle, bring_up_to_date};
@@ -31,9 +32,12 @@ pub fn build(project: &Project, args: &BundleArgs, needs: &[Need], ui: &Ui) -> R
     watch_signals()?;
     let progress = ui.progress();
     let lock = Lock::read(project.root())?;
-    ensure(needs, args.setup.yes, &lock, &progress)?;
-    let cache = Cache::open(Cache::default_root()?, args.offline)?;
-    let context = Context::new(project.root(), &cache, &lock, args.locked, &progress)?;
+    let (_, profile) = project.target(&args.target.board, &args.target.profile, ui)?;
+    let sources = needs_sources(&profile, &args.making.overrides).then_some(Need::Sources);
+    let needs: Vec<Need> = needs.iter().copied().chain(sources).collect();
+    ensure(&needs, args.making.setup.yes, &lock, &progress)?;
+    let cache = Cache::open(Cache::default_root()?, args.making.offline)?;
+    let context = Context::new(project.root(), &cache, &lock, args.making.locked, &progress)?;
     bring_up_to_date(project, &context, args, ui)
 }
 

@@ -26,7 +26,7 @@ pub fn run(args: &cli::Lock, ui: &Ui) -> CmdResult {
     }
     watch_signals()?;
     let progress = ui.progress();
-    ensure(&[Need::Bundle], args.setup.yes, &pins, &progress)?;
+    ensure(&[Need::Bundle, Need::Sources], args.setup.yes, &pins, &progress)?;
     let cache = Cache::open(Cache::default_root()?, false)?;
     let changes = lock::update(project.root(), &cache, &progress)?;
     for change in &changes {

@@ -4,6 +4,7 @@ pub mod bundle;
 mod cache;
 pub mod check;
 mod explain;
+mod guest_tree;
 mod inner_loop;
 mod lock;
 mod perf;
@@ -21,6 +22,7 @@ pub fn run(command: Command, ui: &Ui) -> CmdResult {
         Command::Bundle(args) => bundle::run(&args, ui),
         Command::Check(args) => check::run(&args, ui),
         Command::Render(args) => render::run(&args, ui),
+        Command::GuestTree(args) => guest_tree::run(&args, ui),
         Command::Verify(args) => verify::run(&args, ui),
         Command::Perf(args) => perf::run(&args, ui),
         Command::Explain(args) => explain::run(&args, ui),

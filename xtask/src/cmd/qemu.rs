@@ -1,160 +1,130 @@
-//! `qemu`: boot the bundle's own bytes through the real U-Boot, and decide.
+//! `qemu`: boot the bundle's own bytes through the real U-Boot, and decide; or give a person its console.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use citrine_formats::addr::TruePhys;
-use citrine_formats::manifest::Role;
-use citrine_planner::diag::Diagnostic;
-use serde_json::json;
+use serde_json::{Map, json};
 
+use crate::build::lock::Lock;
 use crate::bundle::out_dir;
-use crate::cli::Qemu;
+use crate::cli::{BundleArgs, Qemu, Target};
 use crate::cmd::bundle::build;
 use crate::emulator::terminal::attach;
-use crate::emulator::{self, Boot, Expect, Marker, Outcome, Preload, Progress, Session, Source, UBOOT_FAILURES};
+use crate::emulator::{Boot, Outcome, Progress as Event, Session, Source};
 use crate::output::cannot_write;
-use crate::progress::check_interrupted;
+use crate::progress::watch_signals;
 use crate::project::Project;
 use crate::report::{CmdResult, Failure, Ui};
-use crate::setup::Need;
+use crate::setup::{Need, ensure};
+use crate::smoke::boot::{Expected, Reported, expected, prepared, start};
 use crate::smoke::bundle::Parts;
-use crate::smoke::expected::{report, with_bootargs};
-use crate::smoke::stand_in::{NO_STAND_IN, StandIn, prepare};
-
-/// What the boot script says when it hands over; the word `checked` is a variable's value, so the script's own
-/// text does not hold it.
-const SCRIPT_DONE: &str = "citrine: boot script checked, starting";
-/// What the boot script says when it gives up.
-const SCRIPT_FAILED: &str = ", nothing was started";
-/// The firmware's words for a system that is not ready.
-const FIRMWARE_FAILED: &str = "citrine: FAILED";
-/// Generous: the host may be busy, and a failure is seen by its own marker long before.
-const TIMEOUT: Duration = Duration::from_secs(120);
+use crate::smoke::script::{self, Live};
+use crate::smoke::stand_in::{Hardware, prepare};
+use crate::smoke::system::System;
 
 /// Runs `qemu`.
 pub fn run(args: &Qemu, ui: &Ui) -> CmdResult {
     let project = Project::find()?;
-    let bundle = build(&project, &args.bundle, &[Need::Bundle, Need::Qemu], ui)?;
-    let parts = Parts::read(&bundle.published.tar, args.keys.as_deref(), ui)?;
-    let name = format!("{}-{}", bundle.manifest.board, bundle.manifest.profile);
+    let parts = Parts::read(&bundle(&project, args, ui)?, args.keys.as_deref(), ui)?;
+    let manifest = &parts.verified.manifest;
+    let name = format!("{}-{}", manifest.board, manifest.profile);
     let transcript = args.transcript.clone().unwrap_or_else(|| out_dir(&project).join(format!("{name}.qemu.log")));
-    let stand_in = prepare(&project, &parts, ui)?;
+    let hardware = Hardware { cpu: args.cpu.clone(), ram_mib: args.memory };
+    let stand_in = prepare(&project, &parts, &hardware, ui)?;
     for substitute in &stand_in.substitutes {
         ui.say(&format!("substituted {}", substitute.note));
     }
+    let system = System::of(manifest, &stand_in.plan);
     let dir = tempfile::tempdir().map_err(|error| cannot_write(&std::env::temp_dir(), &error))?;
     let boot = prepared(&parts, &stand_in, &transcript, dir.path())?;
-    if args.console {
-        ui.say("Ctrl-A x leaves");
+    if let Some(console) = &args.console {
+        let source = system.console(console)?;
+        ui.say(&format!("console {console}: Ctrl-A x leaves; transcripts: {} and beside it", transcript.display()));
         let mut session = Session::start(&boot)?;
-        return Ok(attach(&mut session, Source::Uart(0), std::io::stdin(), std::io::stdout())?);
+        return Ok(attach(&mut session, source, std::io::stdin(), std::io::stdout())?);
     }
-    let outcome = decide(&boot, &expected_lines(&parts, &stand_in)?, args.verbose, ui)?;
-    if ui.is_json() {
-        ui.object(&json!({
-            "type": "qemu",
-            "passed": true,
-            "identity": bundle.identity.to_string(),
-            "seconds": outcome.elapsed.as_secs_f64(),
-            "qemu": outcome.qemu,
-            "transcript": outcome.transcript.display().to_string(),
-        }));
-    } else {
-        ui.product(&format!(
-            "passed: {} on QEMU {}: {} lines of the hypervisor's report as expected, {:.1} s after power-on\ntranscript: {}\n",
-            name,
-            outcome.qemu,
-            outcome.reached.len() - 1,
-            outcome.elapsed.as_secs_f64(),
-            outcome.transcript.display()
-        ));
-    }
+    let passed = decide(&boot, &expected(&parts, &stand_in)?, &system, args.verbose, ui)?;
+    print(&passed, &name, &parts.verified.identity.to_string(), ui);
     Ok(())
 }
 
-/// The boot of the parts on the stand-in; their files go to `dir`.
-pub fn prepared<'a>(parts: &Parts, stand_in: &StandIn, transcript: &'a Path, dir: &Path) -> Result<Boot<'a>, Failure> {
-    Ok(Boot {
-        machine: stand_in.machine.clone(),
-        preloads: write_preloads(parts, stand_in, dir)?,
-        bootcmd: Some(bootcmd(parts)?),
-        transcript,
-        notes: stand_in.substitutes.iter().map(|s| format!("substituted {}", s.note)).collect(),
-        interrupted: check_interrupted,
-    })
+/// The bundle to boot: the one that is named, or the one that is brought up to date.
+fn bundle(project: &Project, args: &Qemu, ui: &Ui) -> Result<PathBuf, Failure> {
+    if let Some(file) = &args.bundle {
+        watch_signals()?;
+        let lock = Lock::read(project.root())?;
+        ensure(&[Need::Qemu], args.making.setup.yes, &lock, &ui.progress())?;
+        return Ok(file.clone());
+    }
+    // The command line's own rules: without a bundle both are there.
+    let target =
+        Target { board: args.board.clone().unwrap_or_default(), profile: args.profile.clone().unwrap_or_default() };
+    let args = BundleArgs { target, making: args.making.clone() };
+    Ok(build(project, &args, &[Need::Bundle, Need::Qemu], ui)?.published.tar)
 }
 
-/// Boots, and waits for every line of the hypervisor's report in turn.
-pub fn decide(boot: &Boot<'_>, lines: &[String], show: bool, ui: &Ui) -> Result<Outcome, Failure> {
-    let failures: Vec<&str> =
-        UBOOT_FAILURES.iter().copied().chain([SCRIPT_FAILED, FIRMWARE_FAILED, "stopped:", "panicked:"]).collect();
-    let script_done = Expect {
-        name: "U-Boot has checked the parts and starts the hypervisor",
-        source: Source::Uart(0),
-        marker: Marker::LineStart(SCRIPT_DONE.to_owned()),
-        timeout: TIMEOUT,
-        failures: &failures,
-    };
-    let mut script = vec![script_done];
-    script.extend(report_steps(lines, &failures));
-    Ok(emulator::run(boot, &script, &mut |progress| {
-        if let Progress::Line(_, line) = progress
-            && show
-        {
-            ui.say(line);
+/// A smoke boot that passed.
+struct Passed {
+    outcome: Outcome,
+    /// Lines of the hypervisor's report.
+    report: usize,
+    /// Each partition's first prompt, after power-on.
+    prompts: Vec<(String, Duration)>,
+}
+
+/// Boots, waits for every line of the hypervisor's report in turn, and talks to everyone.
+fn decide(boot: &Boot<'_>, expected: &Expected, system: &System, verbose: bool, ui: &Ui) -> Result<Passed, Failure> {
+    let progress = ui.progress();
+    let step = progress.step("smoke boot", None);
+    let names = system.channels().names;
+    let reached = |what: &str, at: Duration| progress.say(&format!("{:>8.1} s  {what}", at.as_secs_f64()));
+    let mut show = |event: Event<'_>| match event {
+        Event::Waiting(what) => step.detail(what),
+        // Every line of the report is a step.
+        Event::Reached(what, at) if !expected.report.iter().any(|line| line == what) => reached(what, at),
+        Event::Line(Source::Channel(channel), line) if verbose => {
+            progress.say(&format!("{}: {line}", names.get(&channel).map_or("", String::as_str)));
         }
-    })?)
-}
-
-/// One step for each line of the hypervisor's report.
-pub fn report_steps<'l>(lines: &'l [String], failures: &'l [&'l str]) -> Vec<Expect<'l>> {
-    let step = |line: &'l String| Expect {
-        name: line,
-        source: Source::Uart(0),
-        marker: Marker::Line(line.clone()),
-        timeout: TIMEOUT,
-        failures,
+        Event::Reached(..) | Event::Line(..) => {}
     };
-    lines.iter().map(step).collect()
+    let Reported { mut session, said, at } = start(boot, &expected.report, &mut show)?;
+    reached("the hypervisor has reported what it was to report", at);
+    let prompts = script::run(&mut Live { session: &mut session, show: &mut show }, system, &expected.loads, said)?;
+    let outcome = session.passed();
+    step.finish("passed");
+    Ok(Passed { outcome, report: expected.report.len(), prompts })
 }
 
-/// Every loaded part with its address: the bundle's bytes, or what takes their place.
-pub fn loaded<'p>(parts: &'p Parts, stand_in: &'p StandIn) -> Vec<(&'p str, TruePhys, &'p [u8])> {
-    let manifest = &parts.verified.manifest;
-    let with_slot = manifest.parts.iter().filter_map(|part| Some((part, part.slots.first()?.load)));
-    with_slot
-        .filter_map(|(part, load)| {
-            let substitute = stand_in.substitutes.iter().find(|s| s.name == part.name);
-            let bytes = substitute.map(|s| &s.bytes).or_else(|| parts.bytes.get(&part.name))?;
-            Some((part.name.as_str(), load, bytes.as_slice()))
-        })
-        .collect()
-}
-
-/// What the firmware must print, from its own code on the host.
-pub fn expected_lines(parts: &Parts, stand_in: &StandIn) -> Result<Vec<String>, Failure> {
-    let tree = &stand_in.substitutes[0].bytes;
-    let tree = with_bootargs(tree, &stand_in.plan.hv_bootargs)?;
-    let loaded: Vec<_> = loaded(parts, stand_in).into_iter().map(|(_, load, bytes)| (load, bytes)).collect();
-    Ok(report(&loaded, &tree))
-}
-
-fn write_preloads(parts: &Parts, stand_in: &StandIn, dir: &Path) -> Result<Vec<Preload>, Failure> {
-    let mut preloads = Vec::new();
-    for (name, addr, bytes) in loaded(parts, stand_in) {
-        let path = dir.join(name);
-        fs_err::write(&path, bytes).map_err(|error| cannot_write(&path, &error))?;
-        preloads.push(Preload { name: name.to_owned(), path, addr });
+fn print(passed: &Passed, name: &str, identity: &str, ui: &Ui) {
+    let Passed { outcome, report, prompts } = passed;
+    let all = prompts.iter().map(|(_, at)| *at).max();
+    if ui.is_json() {
+        let seconds = |at: &Duration| at.as_secs_f64();
+        ui.object(&json!({
+            "type": "qemu",
+            "passed": true,
+            "identity": identity,
+            "seconds": seconds(&outcome.elapsed),
+            "prompts": prompts.iter().map(|(name, at)| (name.clone(), seconds(at).into())).collect::<Map<_, _>>(),
+            "seconds_to_prompts": all.as_ref().map(seconds),
+            "qemu": outcome.qemu,
+            "transcript": outcome.transcript.display().to_string(),
+            "consoles": outcome.consoles,
+        }));
+        return;
     }
-    Ok(preloads)
-}
-
-/// Tells the script that the parts are loaded, and runs it.
-fn bootcmd(parts: &Parts) -> Result<String, Failure> {
-    let script = parts.part(Role::Script).and_then(|part| part.slots.first());
-    match script {
-        Some(slot) => Ok(format!("setenv citrine_loaded yes; source {:#x}", slot.load.0)),
-        None => Err(Diagnostic::error(NO_STAND_IN, "the bundle has no boot script").into()),
+    let mut text = format!(
+        "passed: {name} on QEMU {}: {report} lines of the hypervisor's report as expected, {:.1} s after power-on\n",
+        outcome.qemu,
+        outcome.elapsed.as_secs_f64()
+    );
+    if let Some(all) = all {
+        let each: Vec<String> = prompts.iter().map(|(name, at)| format!("{name} {:.1} s", at.as_secs_f64())).collect();
+        text.push_str(&format!("prompts of all partitions after {:.1} s: {}\n", all.as_secs_f64(), each.join(", ")));
     }
+    text.push_str(&format!("transcript: {}\n", outcome.transcript.display()));
+    for (name, file) in &outcome.consoles {
+        text.push_str(&format!("       {name:>4}: {}\n", file.display()));
+    }
+    ui.product(&text);
 }

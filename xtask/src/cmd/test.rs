@@ -20,7 +20,7 @@ const HOST: [&str; 3] = ["--workspace", "--exclude", "citrine-firmware"];
 pub fn run(args: &Test, ui: &Ui) -> CmdResult {
     let project = Project::find()?;
     let lock = Lock::read(project.root())?;
-    ensure(&[Need::Bundle, Need::Qemu, Need::Test], args.setup.yes, &lock, &ui.progress())?;
+    ensure(&[Need::Bundle, Need::Sources, Need::Qemu, Need::Test], args.setup.yes, &lock, &ui.progress())?;
     let mut steps: Vec<(&str, Vec<&str>)> = vec![
         ("format", vec!["fmt", "--all", "--check"]),
         ("lints", [&["clippy", "--locked", "--all-targets"][..], &HOST, &["--", "-D", "warnings"]].concat()),

@@ -25,7 +25,7 @@ const LINE_MAX: usize = 1024;
 pub enum Source {
     /// A UART's bytes as they are.
     Uart(u8),
-    /// One channel of the console multiplexer on UART 0.
+    /// One channel of the console multiplexer on UART 0. UART 0 is no source of its own then.
     Channel(u8),
 }
 
@@ -36,14 +36,6 @@ impl fmt::Display for Source {
             Self::Channel(number) => write!(f, "channel {number}"),
         }
     }
-}
-
-/// The framing of a console multiplexer, if UART 0 carries one.
-pub trait Mux: fmt::Debug + Send {
-    /// Takes one byte of the UART; a channel and a byte of it, once a channel is selected.
-    fn decode(&mut self, byte: u8) -> Option<(u8, u8)>;
-    /// The bytes that carry `bytes` to a channel.
-    fn encode(&mut self, channel: u8, bytes: &[u8]) -> Vec<u8>;
 }
 
 /// Bytes that came from a UART in one read.
@@ -116,6 +108,8 @@ pub fn harmless(bytes: &[u8]) -> String {
 #[derive(Clone, Debug, Default)]
 pub struct Stream {
     held: Vec<u8>,
+    /// Up to where `held` had grown at which time after the start, for every piece that is still there.
+    arrivals: VecDeque<(usize, Duration)>,
     /// The byte before `held` does not end a line.
     inside_line: bool,
     /// Up to here `held` has been searched for the markers of this step.
@@ -134,9 +128,10 @@ pub struct Found {
 }
 
 impl Stream {
-    /// Adds bytes; `line` gets every line that they complete, harmless and without its end.
-    pub fn push(&mut self, bytes: &[u8], line: &mut dyn FnMut(&str)) {
+    /// Adds bytes that came at `at`; `line` gets every line that they complete, harmless and without its end.
+    pub fn push(&mut self, bytes: &[u8], at: Duration, line: &mut dyn FnMut(&str)) {
         self.held.extend_from_slice(bytes);
+        self.arrivals.push_back((self.held.len(), at));
         if self.held.len() > HELD_MAX {
             self.forget(self.held.len() - HELD_MAX / 2);
         }
@@ -159,9 +154,14 @@ impl Stream {
         harmless(&self.line)
     }
 
-    /// Whether the boot loader has started again.
-    pub fn restarted(&self) -> bool {
-        self.banners > 1
+    /// How often the boot loader has started.
+    pub fn banners(&self) -> usize {
+        self.banners
+    }
+
+    /// When the held byte before `end` came, after the start.
+    pub fn time_of(&self, end: usize) -> Duration {
+        self.arrivals.iter().find(|(len, _)| *len >= end).map_or(Duration::ZERO, |(_, at)| *at)
     }
 
     /// The next search begins with the oldest byte held: the markers are others.
@@ -226,6 +226,10 @@ impl Stream {
             self.inside_line = !matches!(last, b'\n' | b'\r');
         }
         self.held.drain(..len);
+        self.arrivals.retain_mut(|(end, _)| {
+            *end = end.saturating_sub(len);
+            *end > 0
+        });
         self.searched = self.searched.saturating_sub(len);
     }
 }
@@ -241,7 +245,7 @@ mod tests {
 
     fn push(stream: &mut Stream, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
-        stream.push(bytes, &mut |line| lines.push(line.to_owned()));
+        stream.push(bytes, Duration::ZERO, &mut |line| lines.push(line.to_owned()));
         lines
     }
 
@@ -312,9 +316,24 @@ mod tests {
     fn the_second_banner_is_a_restart() {
         let mut stream = Stream::default();
         push(&mut stream, b"\r\nU-Boot 2023.01\r\nsays U-Boot 2023.01\r\n");
-        assert!(!stream.restarted());
+        assert_eq!(stream.banners(), 1);
         push(&mut stream, b"U-Boot 2023.01\r\n");
-        assert!(stream.restarted());
+        assert_eq!(stream.banners(), 2);
+    }
+
+    #[test]
+    fn a_marker_has_the_time_of_its_last_byte() {
+        let mut stream = Stream::default();
+        for (second, bytes) in [(1, &b"boot\nrea"[..]), (2, b"dy\n"), (9, b"more")] {
+            stream.push(bytes, Duration::from_secs(second), &mut |_| {});
+        }
+        let found = stream.find(&markers(&["ready"])).unwrap();
+        assert_eq!(stream.time_of(found.end), Duration::from_secs(2));
+        stream.take(found.end);
+        stream.rewind();
+        let found = stream.find(&markers(&["mo"])).unwrap();
+        assert_eq!(stream.time_of(found.end), Duration::from_secs(9));
+        assert_eq!(stream.time_of(1), Duration::from_secs(2), "the end of the line came with the marker");
     }
 
     proptest! {

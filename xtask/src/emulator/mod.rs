@@ -6,10 +6,11 @@
 //! * `machine` — which machine, and its command line
 //! * `memory` — whether what is loaded beforehand fits, which QEMU itself never says
 //! * `tree` — QEMU's own hardware tree, and the one that makes U-Boot start by itself
-//! * `process`, `qmp`, `console`, `marker`, `transcript` — the pieces of a session
+//! * `process`, `qmp`, `console`, `consoles`, `marker`, `transcript` — the pieces of a session
 //! * `terminal` — a person at a console
 
 pub mod console;
+pub mod consoles;
 pub mod machine;
 pub mod marker;
 mod memory;
@@ -17,12 +18,13 @@ mod process;
 mod qmp;
 pub mod session;
 pub mod terminal;
-mod transcript;
+pub mod transcript;
 pub mod tree;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,6 +32,7 @@ use citrine_formats::addr::TruePhys;
 use citrine_planner::diag::{Code, Diagnostic, Label, Result};
 
 pub use console::Source;
+pub use consoles::Channels;
 pub use machine::Machine;
 pub use marker::{Expect, Marker, UBOOT_FAILURES};
 pub use session::{Progress, Session};
@@ -57,7 +60,9 @@ pub struct Boot<'a> {
     pub preloads: Vec<Preload>,
     /// What U-Boot runs instead of waiting for a key; `None` leaves it at its prompt.
     pub bootcmd: Option<String>,
-    /// File that gets the console of UART 0 as it comes; those of other UARTs go beside it.
+    /// The channels of the console multiplexer that UART 0 will carry, if it will.
+    pub channels: Option<Channels>,
+    /// File that gets the lines of all consoles; single ones go beside it.
     pub transcript: &'a Path,
     /// Lines for the transcript's head, such as the parts that stand in for the board's own.
     pub notes: Vec<String>,
@@ -74,8 +79,10 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// Release of QEMU, as it says itself.
     pub qemu: String,
-    /// The console's transcript.
+    /// The transcript of all consoles.
     pub transcript: PathBuf,
+    /// Those of single consoles, by name.
+    pub consoles: BTreeMap<String, PathBuf>,
 }
 
 /// Boots and waits for every expectation in turn; when it returns, no process is left.

@@ -2,7 +2,6 @@
 
 mod launch;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -15,11 +14,11 @@ use citrine_planner::diag::{Code, Diagnostic, Label, Result};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::console::{Chunk, Found, Mux, Source, Stream, harmless};
+use super::console::{Chunk, Found, Source};
+use super::consoles::Consoles;
 use super::marker::{Expect, Marker};
 use super::process::Process;
 use super::qmp::Qmp;
-use super::transcript::Transcript;
 use super::{Outcome, unusable};
 
 /// A console printed what must not appear.
@@ -33,8 +32,6 @@ pub const ENDED: Code = Code::new('Q', 105);
 const TICK: Duration = Duration::from_millis(50);
 /// After a failure, time for the rest of its message.
 const LAST_WORDS: Duration = Duration::from_millis(300);
-/// Lines of the console that a failure shows.
-const LINES_SHOWN: usize = 20;
 /// U-Boot types slower than we do; this is for one that no longer reads.
 const TYPING: Duration = Duration::from_secs(60);
 /// Largest piece of memory that is read at once.
@@ -69,24 +66,13 @@ pub struct Session {
     chunks: Option<Receiver<Chunk>>,
     readers: Vec<JoinHandle<()>>,
     qmp: Qmp,
-    streams: BTreeMap<Source, Stream>,
-    mux: Option<Box<dyn Mux>>,
-    /// The multiplexer has selected a channel: the bytes of UART 0 are shown by their channels.
-    framed: bool,
-    lines: VecDeque<String>,
-    transcript: Transcript,
+    consoles: Consoles,
     scratch: TempDir,
     reached: Vec<(String, Duration)>,
-    last_byte: Duration,
     interrupted: fn() -> Result<()>,
 }
 
 impl Session {
-    /// From now on UART 0 carries a multiplexer, whose channels are sources of their own beside it.
-    pub fn set_mux(&mut self, mux: Box<dyn Mux>) {
-        self.mux = Some(mux);
-    }
-
     /// Waits for one marker.
     ///
     /// # Errors
@@ -97,37 +83,35 @@ impl Session {
         let failures = markers.len();
         markers.push(expect.marker.clone());
         let deadline = Instant::now() + expect.timeout;
-        self.streams.entry(expect.source).or_default();
-        self.streams.values_mut().for_each(Stream::rewind);
+        self.consoles.rewind();
         loop {
-            if let Some((source, found)) = self.find(expect.source, &markers) {
+            if let Some((source, found)) = self.consoles.find(expect.source, &markers) {
                 if found.marker < failures {
                     return Err(self.boot_failed(expect, source, found));
                 }
-                let bytes = self.streams.entry(source).or_default().take(found.end);
-                let at = self.last_byte;
+                let (bytes, at) = self.consoles.take(source, found.end);
                 self.reached.push((expect.name.to_owned(), at));
                 show(Progress::Reached(expect.name, at));
                 return Ok(Seen { bytes, at });
             }
-            if self.streams.get(&Source::Uart(0)).is_some_and(Stream::restarted) {
+            if self.consoles.restarted() {
                 let error = Diagnostic::error(BOOT_FAILED, format!("the machine was reset before {}", expect.name))
                     .help("the last lines before the second banner of U-Boot say why; a CPU that takes an exception without a handler resets too");
                 return Err(self.failed(expect, error));
             }
-            (self.interrupted)().inspect_err(|error| self.transcript.verdict(error.message.clone()))?;
+            (self.interrupted)().inspect_err(|error| self.consoles.transcript().verdict(error.message.clone()))?;
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let error = Diagnostic::error(
                     TIMEOUT,
-                    format!("{} did not come within {} s: no {} on {}", expect.name, expect.timeout.as_secs_f32(), expect.marker, expect.source),
+                    format!("{} did not come within {} s: no {} on {}", expect.name, expect.timeout.as_secs_f32(), expect.marker, self.consoles.name(expect.source)),
                 )
                 .help("the last lines show how far the boot came; a silent console often means that a CPU waits or that the wrong UART is used");
                 return Err(self.failed(expect, error));
             }
             match self.next(left.min(TICK))? {
-                Next::Chunk(chunk) => self.accept(&chunk, show)?,
-                Next::Nothing => self.transcript.flush(),
+                Next::Chunk(chunk) => self.consoles.accept(&chunk, show)?,
+                Next::Nothing => self.consoles.transcript().flush(),
                 Next::Ended(how) => {
                     let error = Diagnostic::error(ENDED, format!("QEMU ended before {}: {how}", expect.name))
                         .help("a guest that powers off, QEMU's own crash and a kill all look like this; QEMU's exit code means nothing");
@@ -137,16 +121,36 @@ impl Session {
         }
     }
 
+    /// Lets the machine run for a while; what it prints is looked at in the next step.
+    ///
+    /// # Errors
+    /// What [`super::Boot::interrupted`] says; `Q106`.
+    pub fn pause(&mut self, time: Duration, show: &mut dyn FnMut(Progress<'_>)) -> Result<()> {
+        let deadline = Instant::now() + time;
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            (self.interrupted)().inspect_err(|error| self.consoles.transcript().verdict(error.message.clone()))?;
+            match self.next(left.min(TICK))? {
+                Next::Chunk(chunk) => self.consoles.accept(&chunk, show)?,
+                Next::Nothing => self.consoles.transcript().flush(),
+                // The next step says so.
+                Next::Ended(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anything takes what is typed on a console: until the hypervisor multiplexes, only it and U-Boot
+    /// are there.
+    pub fn takes_keys(&mut self, to: Source) -> bool {
+        self.consoles.frame(to, &[]).is_ok()
+    }
+
     /// Types on a console.
     ///
     /// # Errors
     /// [`ENDED`] when nothing takes the bytes.
     pub fn send(&mut self, to: Source, bytes: &[u8]) -> Result<()> {
-        let (uart, framed) = match (to, &mut self.mux) {
-            (Source::Uart(uart), _) => (uart, bytes.to_vec()),
-            (Source::Channel(channel), Some(mux)) => (0, mux.encode(channel, bytes)),
-            (Source::Channel(_), None) => return Err(cannot_type(to, "UART 0 carries no multiplexer")),
-        };
+        let (uart, framed) = self.consoles.frame(to, bytes).map_err(|why| cannot_type(to, why))?;
         let Some(mut socket) = self.uarts.get(usize::from(uart)) else {
             return Err(cannot_type(to, "the machine has no such UART"));
         };
@@ -192,32 +196,43 @@ impl Session {
     pub fn read(&mut self, source: Source, patience: Duration) -> Result<Vec<u8>> {
         (self.interrupted)()?;
         match self.next(patience)? {
-            Next::Chunk(chunk) => self.accept(&chunk, &mut |_| {})?,
-            Next::Nothing => self.transcript.flush(),
+            Next::Chunk(chunk) => self.consoles.accept(&chunk, &mut |_| {})?,
+            Next::Nothing => self.consoles.transcript().flush(),
             Next::Ended(how) => {
                 let text = format!("QEMU ended: {how}");
-                self.transcript.verdict(text.clone());
+                self.consoles.transcript().verdict(text.clone());
                 return Err(Diagnostic::error(ENDED, text).help("the machine powered off, or QEMU was killed").into());
             }
         }
-        let stream = self.streams.entry(source).or_default();
-        let all = stream.held().len();
-        Ok(stream.take(all))
+        Ok(self.consoles.take_all(source))
+    }
+
+    /// Enters something that the caller has found out into the list of what was reached.
+    pub fn found_out(&mut self, what: String, at: Duration) {
+        self.reached.push((what, at));
+    }
+
+    /// Ends the machine, since a console said what it must not; completes the diagnostic with what is known.
+    pub fn refuse(&mut self, step: &str, source: Source, error: Diagnostic) -> Box<Diagnostic> {
+        let step = Expect { name: step, source, marker: Marker::Text(String::new()), timeout: TICK, failures: &[] };
+        self.failed(&step, error)
     }
 
     /// Ends the machine after a boot that passed.
     pub fn passed(mut self) -> Outcome {
-        let elapsed = self.reached.last().map_or(Duration::ZERO, |(_, at)| *at);
+        let elapsed = self.reached.iter().map(|(_, at)| *at).max().unwrap_or_default();
         let mut verdict = format!("passed in {:.3} s", elapsed.as_secs_f64());
         for (name, at) in &self.reached {
             verdict.push_str(&format!("\n  {:>8.3} s  {name}", at.as_secs_f64()));
         }
-        self.transcript.verdict(verdict);
+        let transcript = self.consoles.transcript();
+        transcript.verdict(verdict);
         Outcome {
             reached: std::mem::take(&mut self.reached),
             elapsed,
             qemu: self.qmp.version().to_owned(),
-            transcript: self.transcript.path().to_path_buf(),
+            transcript: transcript.path().to_path_buf(),
+            consoles: transcript.files(),
         }
     }
 
@@ -225,15 +240,6 @@ impl Session {
     #[cfg(test)]
     pub(super) fn id(&self) -> u32 {
         self.process.id()
-    }
-
-    /// The first failure of any source, or the expected marker of its own.
-    fn find(&mut self, expected: Source, markers: &[Marker]) -> Option<(Source, Found)> {
-        let failures = &markers[..markers.len().saturating_sub(1)];
-        self.streams.iter_mut().find_map(|(source, stream)| {
-            let searched = if *source == expected { markers } else { failures };
-            stream.find(searched).map(|found| (*source, found))
-        })
     }
 
     fn next(&mut self, patience: Duration) -> Result<Next> {
@@ -266,63 +272,18 @@ impl Session {
         }
     }
 
-    /// Enters what came into the transcript and into the streams.
-    fn accept(&mut self, chunk: &Chunk, show: &mut dyn FnMut(Progress<'_>)) -> Result<()> {
-        self.last_byte = chunk.at;
-        self.transcript.console(chunk.uart, &chunk.bytes)?;
-        let visible = chunk.uart != 0 || !self.framed;
-        self.feed(Source::Uart(chunk.uart), &chunk.bytes, visible, show);
-        if chunk.uart == 0
-            && let Some(mut mux) = self.mux.take()
-        {
-            let mut run: Option<(u8, Vec<u8>)> = None;
-            // One run of bytes of a channel is fed at once.
-            for (channel, byte) in chunk.bytes.iter().filter_map(|byte| mux.decode(*byte)) {
-                self.framed = true;
-                match &mut run {
-                    Some((current, bytes)) if *current == channel => bytes.push(byte),
-                    _ => {
-                        if let Some((channel, bytes)) = run.replace((channel, vec![byte])) {
-                            self.feed(Source::Channel(channel), &bytes, true, show);
-                        }
-                    }
-                }
-            }
-            if let Some((channel, bytes)) = run {
-                self.feed(Source::Channel(channel), &bytes, true, show);
-            }
-            self.mux = Some(mux);
-        }
-        Ok(())
-    }
-
-    fn feed(&mut self, source: Source, bytes: &[u8], visible: bool, show: &mut dyn FnMut(Progress<'_>)) {
-        let lines = &mut self.lines;
-        self.streams.entry(source).or_default().push(bytes, &mut |line| {
-            if visible {
-                show(Progress::Line(source, line));
-                lines.push_back(line.to_owned());
-                if lines.len() > LINES_SHOWN {
-                    lines.pop_front();
-                }
-            }
-        });
-    }
-
     fn boot_failed(&mut self, expect: &Expect<'_>, source: Source, found: Found) -> Box<Diagnostic> {
         self.last_words(source);
         let text = expect.failures.get(found.marker).copied().unwrap_or_default();
         // The rest of the failing line belongs to the message.
-        let bytes = self.streams.get(&source).map_or(&[][..], Stream::held);
-        let start = bytes[..found.end].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        let line = bytes[start..].split(|&byte| byte == b'\n').next().unwrap_or_default();
-        let line = harmless(&line[..line.len().min(200)]);
-        let error = Diagnostic::error(
-            BOOT_FAILED,
-            format!("the boot failed before {}: {source} says `{}`", expect.name, line.trim()),
-        )
-        .fact("failure", text)
-        .help("this text never appears in a boot that works; the lines around it name the image or the command");
+        let line = self.consoles.line_of(source, found);
+        let who = self.consoles.name(source);
+        let error =
+            Diagnostic::error(BOOT_FAILED, format!("the boot failed before {}: {who} says `{line}`", expect.name))
+                .fact("failure", text)
+                .help(
+                    "this text never appears in a boot that works; the lines around it name the image or the command",
+                );
         self.failed(expect, error)
     }
 
@@ -333,8 +294,8 @@ impl Session {
             match self.next(left.min(TICK)) {
                 Ok(Next::Chunk(chunk)) => {
                     // Held bytes must stay where `Found` points; a flood ends the wait.
-                    if self.streams.get(&source).is_some_and(|stream| !stream.has_room(chunk.bytes.len()))
-                        || self.accept(&chunk, &mut |_| {}).is_err()
+                    if !self.consoles.has_room(source, chunk.bytes.len())
+                        || self.consoles.accept(&chunk, &mut |_| {}).is_err()
                     {
                         return;
                     }
@@ -348,24 +309,17 @@ impl Session {
     /// Completes a diagnostic with what is known, and writes it into the transcript.
     fn failed(&mut self, expect: &Expect<'_>, error: Diagnostic) -> Box<Diagnostic> {
         self.process.kill();
-        self.transcript.verdict(format!("failed: {}", error.message));
-        self.transcript.flush();
-        let mut shown: Vec<String> = self.lines.iter().map(|line| format!("\n  {line}")).collect();
-        let unfinished = self.streams.get(&expect.source).map(Stream::unfinished).unwrap_or_default();
-        if !unfinished.is_empty() {
-            shown.push(format!("\n  {unfinished}"));
-        }
-        let told = if shown.is_empty() {
-            "the console printed nothing".to_owned()
-        } else {
-            format!("the console ended with:{}", shown.concat())
+        let shown = self.consoles.last_lines(expect.source);
+        let transcript = self.consoles.transcript();
+        transcript.verdict(format!("failed: {}", error.message));
+        transcript.flush();
+        let path = transcript.path().display().to_string();
+        let told = match shown.as_str() {
+            "" => "the console printed nothing".to_owned(),
+            lines => format!("the console ended with:{lines}"),
         };
         let reached: Vec<&str> = self.reached.iter().map(|(name, _)| name.as_str()).collect();
-        error
-            .primary(Label::file(self.transcript.path().display().to_string(), told))
-            .fact("step", expect.name)
-            .fact("reached", reached.join(", "))
-            .into()
+        error.primary(Label::file(path, told)).fact("step", expect.name).fact("reached", reached.join(", ")).into()
     }
 }
 

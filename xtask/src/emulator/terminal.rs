@@ -21,8 +21,8 @@ const ESCAPE: u8 = 0x01;
 const KEY_DELAY: Duration = Duration::from_millis(10);
 
 /// Connects `input` and `output`, normally standard input and output, to a console until Ctrl-A x, the end
-/// of the machine or a signal. Ctrl-A Ctrl-A is sent as one Ctrl-A. After the end of `input` it goes on
-/// showing.
+/// of the machine or a signal. Ctrl-A Ctrl-A is sent as one Ctrl-A. Keys that nothing takes yet are lost.
+/// After the end of `input` it goes on showing.
 ///
 /// # Errors
 /// `Q105` when the machine ends; what [`super::Boot::interrupted`] says.
@@ -43,7 +43,9 @@ pub fn attach(session: &mut Session, source: Source, input: impl AsFd, mut outpu
                 Ok(0) | Err(_) => open = false,
                 Ok(len) => {
                     let Typed { bytes, leave } = keys.typed(&buffer[..len]);
-                    session.send(source, &bytes)?;
+                    if session.takes_keys(source) {
+                        session.send(source, &bytes)?;
+                    }
                     if leave {
                         return Ok(());
                     }

@@ -32,6 +32,7 @@ fn boot<'a>(transcript: &'a Path, bootcmd: Option<&str>) -> Boot<'a> {
         machine: Machine::new("e500mc", 2, 2048),
         preloads: Vec::new(),
         bootcmd: bootcmd.map(str::to_owned),
+        channels: None,
         transcript,
         notes: vec!["a note of the caller".to_owned()],
         interrupted: || Ok(()),
@@ -245,7 +246,9 @@ fn a_session_types_reads_memory_and_asks_the_monitor() {
     assert!(!group_runs(id));
     assert_eq!(outcome.reached.len(), 6);
     assert!(lines.iter().any(|line| line == "marker-2a and more"), "{lines:?}");
-    assert_eq!(fs_err::read(scratch.path().join("boot.uart1.log")).unwrap(), b"X");
+    assert_eq!(outcome.consoles.keys().collect::<Vec<_>>(), ["uart1"]);
+    let other = fs_err::read_to_string(scratch.path().join("boot.uart1.log")).unwrap();
+    assert!(other.starts_with('[') && other.ends_with("] X"), "{other}");
 }
 
 #[test]
@@ -333,42 +336,29 @@ fn a_flood_ends_with_the_timeout() {
     assert!(error.primary.unwrap().text.len() < 4096);
 }
 
-/// A multiplexer that marks each byte's channel: a digit selects, everything else is data.
-#[derive(Debug, Default)]
-struct DigitMux(Option<u8>);
-
-impl console::Mux for DigitMux {
-    fn decode(&mut self, byte: u8) -> Option<(u8, u8)> {
-        if byte.is_ascii_digit() {
-            self.0 = Some(byte - b'0');
-            return None;
-        }
-        self.0.map(|channel| (channel, byte))
-    }
-    fn encode(&mut self, channel: u8, bytes: &[u8]) -> Vec<u8> {
-        [&[b'0' + channel], bytes].concat()
-    }
-}
-
 #[test]
 fn channels_of_a_multiplexer_are_sources() {
     let scratch = tempfile::tempdir().unwrap();
     let transcript = scratch.path().join("boot.log");
-    let mut session = Session::start(&boot(&transcript, None)).unwrap();
-    session.wait_for(&prompt(), &mut |_| {}).unwrap();
-    assert_eq!(session.send(Source::Channel(1), b"x").unwrap_err().code, session::ENDED);
-    session.set_mux(Box::new(DigitMux::default()));
-    session.send(Source::Uart(0), b"echo 1ab2cd1ef\n").unwrap();
-    // The typed line's echo and its effect: both channels, each in its order.
+    let names = [(0, "hv"), (1, "p1"), (2, "p2")].map(|(channel, name)| (channel, name.to_owned()));
+    let boot = Boot { channels: Some(Channels { first: 0, names: names.into() }), ..boot(&transcript, None) };
     let channel = |number, text| Expect { source: Source::Channel(number), ..expect("a channel", text) };
-    let second = session.wait_for(&channel(2, "cdcd"), &mut |_| {}).unwrap();
-    assert_eq!(second.bytes, b"cdcd");
-    let first = session.wait_for(&channel(1, "ef\r\nabef\r\n"), &mut |_| {}).unwrap();
-    assert_eq!(first.bytes, b"abef\r\nabef\r\n");
-    assert_eq!(session.send(Source::Channel(3), b"echo\n").ok(), Some(()));
-    // U-Boot knows nothing of the frame, and echoes it as part of a command.
-    let echo = Expect { failures: &[], ..channel(3, "echo") };
-    session.wait_for(&echo, &mut |_| {}).unwrap();
+    let mut session = Session::start(&boot).unwrap();
+    // U-Boot speaks plainly, and so it is spoken to.
+    session.wait_for(&Expect { source: Source::Channel(0), ..prompt() }, &mut |_| {}).unwrap();
+    assert!(!session.takes_keys(Source::Channel(1)));
+    assert_eq!(session.send(Source::Channel(1), b"x").unwrap_err().code, session::ENDED);
+    // The bytes 18 '1' a 18 '2' b into the UART's register.
+    let write = |bytes: &[u8]| bytes.iter().map(|byte| format!("mw.b e0004500 {byte:x};")).collect::<String>();
+    session.send(Source::Channel(0), format!("{}\n", write(b"\x181a\x182b")).as_bytes()).unwrap();
+    session.wait_for(&channel(1, "a"), &mut |_| {}).unwrap();
+    // U-Boot's prompt comes after, on the channel that was selected last.
+    let second = session.wait_for(&channel(2, "=> "), &mut |_| {}).unwrap();
+    assert!(second.bytes.starts_with(b"b"));
+    assert!(session.takes_keys(Source::Channel(1)));
+    let files = session.passed().consoles;
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["hv", "p1", "p2"]);
+    assert!(fs_err::read_to_string(&files["p1"]).unwrap().ends_with("] a"));
 }
 
 #[test]

@@ -6,8 +6,10 @@
 
 use std::fmt;
 
-use citrine_core::image::Memory;
+use citrine_core::config::Partition;
+use citrine_core::loader::Scratch;
 use citrine_core::machine::CpuSet;
+use citrine_core::memory::{GuestMap, GuestMemory, Physical};
 use citrine_core::report::Core;
 use citrine_core::start::{self, EPAPR_MAGIC, Entry, IMAGE_LEN, Platform, WhichTree};
 use citrine_formats::addr::{Address as _, Span, TruePhys};
@@ -20,16 +22,32 @@ use super::stand_in::NO_STAND_IN;
 
 /// Processor version register of QEMU's e500mc (revision 2.0), which is that of the P4080.
 const E500MC: u32 = 0x8023_0020;
+/// Those of other cores in QEMU (`target/ppc/cpu-models.h`).
+const OTHERS: [(&str, u32); 2] = [("e5500", 0x8024_0020), ("e6500", 0x8040_0020)];
 
 /// A piece of memory with its address.
 pub type Loaded<'t> = (TruePhys, &'t [u8]);
 
-/// The lines that the firmware prints when `loaded` lies in memory and it is entered with `tree`.
-pub fn report(loaded: &[Loaded<'_>], tree: &[u8]) -> Vec<String> {
+/// The lines that the firmware prints on a core of QEMU's when `loaded` lies in memory and it is entered with
+/// `tree`: those of the start, then those of each partition that is loaded. Partitions may load at once, so only the
+/// lines of one of them have an order.
+pub fn report_on(cpu: &str, loaded: &[Loaded<'_>], tree: &[u8]) -> Vec<String> {
+    let pvr = OTHERS.iter().find(|(name, _)| *name == cpu).map_or(E500MC, |(_, pvr)| *pvr);
     let at = TruePhys(0x03f0_0000);
     let mut host = Host { loaded, tree, image: Span::between(TruePhys(0), TruePhys(IMAGE_LEN)), text: String::new() };
-    let entry = Entry { tree: at, magic: EPAPR_MAGIC, core: Core::new(E500MC), svr: 0, cpu: 0 };
-    start::run(&mut host, entry);
+    let entry = Entry { tree: at, magic: EPAPR_MAGIC, core: Core::new(pvr), svr: 0, cpu: 0 };
+    if let Some(ready) = start::run(&mut host, entry) {
+        let mut scratch = Scratch::new();
+        let starting = |partition: &&Partition<'_>| ready.can_run(partition);
+        for partition in ready.config.partitions.iter().filter(starting) {
+            let map = GuestMap::new(&partition.memory, &ready.config.areas);
+            let mut text = String::new();
+            let mut memory = GuestMemory { map: &map, physical: &mut host };
+            // What it says is all that counts here.
+            let _ = start::load_images(&mut text, partition, &mut memory, &mut scratch);
+            host.text += &text;
+        }
+    }
     host.text.lines().map(str::to_owned).collect()
 }
 
@@ -73,20 +91,27 @@ impl fmt::Write for Host<'_> {
     }
 }
 
-impl Memory for Host<'_> {
-    fn view(&mut self, at: TruePhys, max: usize) -> Option<&[u8]> {
-        const ZEROS: &[u8] = &[0; 4096];
-        let found = self.loaded.iter().find_map(|(base, bytes)| {
-            let offset = usize::try_from(at.get().checked_sub(base.get())?).ok()?;
-            bytes.get(offset..).filter(|rest| !rest.is_empty())
-        });
-        // Memory that nobody has loaded anything to.
-        let bytes = found.unwrap_or_else(|| {
-            let next = self.loaded.iter().map(|(base, _)| *base).filter(|base| *base > at).min();
-            let gap = next.map_or(usize::MAX, |next| usize::try_from(next.get() - at.get()).unwrap_or(usize::MAX));
-            &ZEROS[..ZEROS.len().min(gap)]
-        });
-        Some(&bytes[..bytes.len().min(max)])
+impl Physical for Host<'_> {
+    /// The parts, and zeros where nobody has loaded anything.
+    fn read(&mut self, at: TruePhys, into: &mut [u8]) -> bool {
+        let Ok(wanted) = Span::new(at, into.len() as u64) else { return false };
+        into.fill(0);
+        for (base, bytes) in self.loaded {
+            let have = Span::between(*base, TruePhys(base.get().saturating_add(bytes.len() as u64)));
+            if let Some(common) = have.intersection(&wanted) {
+                let range = |start: u64| {
+                    let from = (common.base().get() - start) as usize;
+                    from..from + common.len() as usize
+                };
+                into[range(at.get())].copy_from_slice(&bytes[range(base.get())]);
+            }
+        }
+        true
+    }
+
+    /// Nobody looks at what a guest has got.
+    fn write(&mut self, _: TruePhys, _: &[u8]) -> bool {
+        true
     }
 }
 
@@ -129,6 +154,20 @@ mod tests {
         let error = with_bootargs(&tree, "config-addr=0x78900000").unwrap_err();
         let text = format!("{}\n", to_text(&error, &Default::default(), Width::Plain));
         assert_eq!(blessed::compare(&format!("{case}/expected.txt"), &text), None);
+    }
+
+    #[test]
+    fn the_hosts_memory_is_the_parts_and_zeros() {
+        let loaded: [Loaded<'_>; 2] = [(TruePhys(0x1002), &[1, 2, 3]), (TruePhys(0x1005), &[4])];
+        let image = Span::between(TruePhys(0), TruePhys(IMAGE_LEN));
+        let mut host = Host { loaded: &loaded, tree: &[], image, text: String::new() };
+        let mut read = |at, len: usize| {
+            let mut into = vec![9; len];
+            host.read(TruePhys(at), &mut into).then_some(into)
+        };
+        assert_eq!(read(0x1000, 8), Some(vec![0, 0, 1, 2, 3, 4, 0, 0]));
+        assert_eq!(read(0x1003, 2), Some(vec![2, 3]));
+        assert_eq!(read(u64::MAX, 1), None);
     }
 
     #[test]

@@ -4,16 +4,20 @@
 //! All other parts are the bundle's own bytes, at the addresses that its manifest signs.
 
 use citrine_formats::addr::TruePhys;
-use citrine_formats::manifest::{Manifest, Role};
+use citrine_formats::hvconfig::Digest;
+use citrine_formats::manifest::{Manifest, Part, Role};
+use citrine_formats::uimage::Header;
 use citrine_planner::board::Board;
-use citrine_planner::diag::{Code, Diagnostic, has_errors};
+use citrine_planner::diag::{self, Code, Diagnostic, has_errors};
 use citrine_planner::pack::sha256;
 use citrine_planner::plan::LoadPlan;
 use citrine_planner::profile::Profile;
+use citrine_planner::render::Digests;
 use citrine_planner::{place, rules};
 
 use super::bundle::Parts;
 use crate::artifacts;
+use crate::build::HV_NAME;
 use crate::bundle::configuration;
 use crate::emulator::{self, Machine};
 use crate::project::Project;
@@ -21,6 +25,9 @@ use crate::report::{Failure, Ui};
 
 /// The bundle cannot be booted on the stand-in.
 pub const NO_STAND_IN: Code = Code::new('Q', 201);
+
+/// The bundled hypervisor needs what no emulator has.
+pub const FOREIGN: Code = Code::new('Q', 202);
 
 /// A part that takes another's place.
 #[derive(Debug)]
@@ -44,12 +51,27 @@ pub struct StandIn {
     pub substitutes: [Substitute; 2],
 }
 
+/// What the user wants of the machine instead of what the stand-in's board file says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Hardware {
+    /// Core, as QEMU calls it.
+    pub cpu: Option<String>,
+    /// Memory in MiB.
+    pub ram_mib: Option<u32>,
+}
+
 /// Prepares the stand-in for a bundle.
 ///
 /// # Errors
-/// [`NO_STAND_IN`] when the bundle does not fit it; what rendering, dtc or QEMU complain about.
-pub fn prepare(project: &Project, parts: &Parts, ui: &Ui) -> Result<StandIn, Failure> {
+/// [`NO_STAND_IN`] when the bundle does not fit it, [`FOREIGN`] when its hypervisor cannot run there; what
+/// rendering, dtc or QEMU complain about.
+pub fn prepare(project: &Project, parts: &Parts, wanted: &Hardware, ui: &Ui) -> Result<StandIn, Failure> {
     let manifest = &parts.verified.manifest;
+    if let Some(part) = parts.part(Role::Hypervisor)
+        && let Some(image) = parts.bytes.get(&part.name)
+    {
+        runs_without_hypervisor_category(&part.name, image)?;
+    }
     let bundled = project.board(&manifest.board, ui)?;
     let board = project.board(&bundled.stand_in, ui)?;
     if board.core != manifest.core {
@@ -65,11 +87,17 @@ pub fn prepare(project: &Project, parts: &Parts, ui: &Ui) -> Result<StandIn, Fai
     if has_errors(&found) {
         return Err(found.into());
     }
-    let mib = board.ram_size() >> 20;
-    let ram = u32::try_from(mib).map_err(|_| no_stand_in(format!("{mib} MiB of memory are more than QEMU has")))?;
-    let machine = Machine::new(board.core.clone(), board.cpus, ram);
+    let mut machine = machine(&board)?;
+    machine.cpu = wanted.cpu.clone().unwrap_or(machine.cpu);
+    machine.ram_mib = wanted.ram_mib.unwrap_or(machine.ram_mib);
     let tree = emulator::tree::hardware_tree(&machine)?;
-    let config = configuration(project, &plan, ui)?;
+    // What is signed, not what was read.
+    let digest = |part: &Part| Digest { size: part.size, sha256: part.sha256 };
+    let digests: Digests = manifest.parts.iter().map(|part| (part.name.clone(), digest(part))).collect();
+    if let Some(part) = plan.parts.iter().find(|part| part.image.is_some() && !digests.contains_key(&part.file)) {
+        return Err(no_stand_in(format!("its profile asks for {}, which it does not have", part.file)));
+    }
+    let config = configuration(project, &plan, &digests, ui)?;
     let substitutes = [
         substitute(parts, Role::HardwareTree, tree, "QEMU's own devices")?,
         substitute(
@@ -80,6 +108,31 @@ pub fn prepare(project: &Project, parts: &Parts, ui: &Ui) -> Result<StandIn, Fai
         )?,
     ];
     Ok(StandIn { machine, plan, substitutes })
+}
+
+/// Our own firmware runs guests deprivileged; every other hypervisor for these cores needs the category
+/// Embedded.Hypervisor. Ours is known by the name in its header, which the manifest signs with all its bytes.
+fn runs_without_hypervisor_category(name: &str, image: &[u8]) -> diag::Result<()> {
+    let named = Header::parse(image).map(|header| header.name.to_string()).unwrap_or_default();
+    if named.starts_with(HV_NAME) {
+        return Ok(());
+    }
+    let message = format!("{name} is not Citrine's own but `{named}`, which cannot run on QEMU");
+    Err(Diagnostic::error(FOREIGN, message)
+        .help(
+            "it needs the processor's category Embedded.Hypervisor (E.HV), which QEMU has for no core: boot the bundle on its board, or leave out --hypervisor",
+        )
+        .into())
+}
+
+/// The machine that is this board.
+///
+/// # Errors
+/// [`NO_STAND_IN`] when the emulator has not that much memory.
+pub fn machine(board: &Board) -> Result<Machine, Failure> {
+    let mib = board.ram_size() >> 20;
+    let ram = u32::try_from(mib).map_err(|_| no_stand_in(format!("{mib} MiB of memory are more than QEMU has")))?;
+    Ok(Machine::new(board.core.clone(), board.cpus, ram))
 }
 
 /// Board and profile with every part where the bundle's manifest says.
@@ -121,4 +174,25 @@ fn no_stand_in(why: String) -> Failure {
     Diagnostic::error(NO_STAND_IN, format!("the bundle cannot be booted on QEMU: {why}"))
         .help("it may still boot on its board; `cargo xtask verify` checks the bundle itself")
         .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blessed;
+    use crate::report::{Width, to_text};
+
+    #[test]
+    fn a_foreign_hypervisor_is_refused_with_the_reason() {
+        let case = "tests/bad/Q202-topaz";
+        let mut image = std::fs::read(blessed::root().join(case).join("hv.uImage")).unwrap();
+        let error = runs_without_hypervisor_category("hv.uImage", &image).unwrap_err();
+        let text = format!("{}\n", to_text(&error, &Default::default(), Width::Plain));
+        assert_eq!(blessed::compare(&format!("{case}/expected.txt"), &text), None);
+
+        let mut header = Header::parse(&image).unwrap();
+        header.name = citrine_formats::uimage::Name::new(concat!("Citrine ", env!("CARGO_PKG_VERSION")));
+        image[..64].copy_from_slice(&header.to_bytes());
+        assert!(runs_without_hypervisor_category("hv.uImage", &image).is_ok());
+    }
 }

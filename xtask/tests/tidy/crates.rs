@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::files::{code, is_test, judge, read, rust, sources};
 
 /// Every crate with the crates of the workspace that it may depend on.
-const MAY: [(&str, &[&str]); 6] = [
+const MAY: [(&str, &[&str]); 7] = [
     ("hypervisor/formats", &[]),
     ("hypervisor/core", &["citrine-formats"]),
     ("hypervisor/e500", &["citrine-formats", "citrine-core"]),
     ("hypervisor/firmware", &["citrine-formats", "citrine-core", "citrine-e500"]),
+    ("hypervisor/guests", &["citrine-formats"]),
     ("xtask/planner", &["citrine-formats", "citrine-core"]),
     ("xtask", &["citrine-formats", "citrine-core", "citrine-planner"]),
 ];

@@ -22,7 +22,8 @@ fn mux(name: &str, channel: u32) -> Channel<'_> {
 
 /// Two partitions on eight CPUs with 2 GiB, to which no rule objects.
 fn good() -> (Config<'static>, Machine) {
-    let row = |source, dest, window| Some(ImageRow { source: TruePhys(source), dest: GuestPhys(dest), window });
+    let row =
+        |source, dest, window| Some(ImageRow { source: TruePhys(source), dest: GuestPhys(dest), window, digest: None });
     let partition = |name, first, count, area| Partition {
         name,
         cpus: [CpuRange { first, count }].into_iter().collect(),
@@ -37,6 +38,7 @@ fn good() -> (Config<'static>, Machine) {
         rootfs: row(0x7930_0000, 19 * MIB, 40 * MIB),
         images: Default::default(),
         channels: [mux("con", first + 1)].into_iter().collect(),
+        managed: Default::default(),
         starts: true,
     };
     let config = Config {
@@ -264,7 +266,7 @@ proptest! {
         partition.cpus[0] = CpuRange { first, count };
         partition.memory[0] = Mapping { area: index, guest: GuestPhys(guest), dma_only: false };
         partition.memory[1].guest = GuestPhys(guest);
-        partition.guest_image = Some(ImageRow { source: TruePhys(base), dest: GuestPhys(guest), window: len });
+        partition.guest_image = Some(ImageRow { source: TruePhys(base), dest: GuestPhys(guest), window: len, digest: None });
         partition.channels[0] = mux("con", channel);
         config.hypervisor.memory[0] = index;
         findings(&config, &machine);

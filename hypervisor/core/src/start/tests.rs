@@ -1,11 +1,17 @@
 //! The start of a system, from trees and images to what each partition gets.
 
 extern crate std;
+use sha2::Digest as _;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::string::String;
 use std::vec::Vec;
 
 use super::*;
+use crate::config::Digest;
+use crate::memory::GuestMap;
+use citrine_formats::hvconfig::DIGESTS;
+use citrine_formats::sha256::Sha256;
 use citrine_formats::testing::Builder;
 use citrine_formats::uimage::{Compression, Header, Kind};
 
@@ -31,14 +37,6 @@ impl fmt::Write for Fake<'_> {
             self.text.push_str(text);
         }
         Ok(())
-    }
-}
-
-impl Memory for Fake<'_> {
-    fn view(&mut self, at: TruePhys, max: usize) -> Option<&[u8]> {
-        let (base, bytes) = self.memory.range(..=at.0).next_back()?;
-        let rest = bytes.get((at.0 - base) as usize..).filter(|rest| !rest.is_empty())?;
-        Some(&rest[..rest.len().min(max).min(1000)])
     }
 }
 
@@ -92,7 +90,7 @@ fn hardware_tree(bootargs: &str) -> Vec<u8> {
     t.finish()
 }
 
-fn config_tree(second_first_cpu: u32, uart: &str) -> Vec<u8> {
+fn config_tree(second_first_cpu: u32, uart: &str, digests: &[Digest]) -> Vec<u8> {
     let mut t = Builder::default();
     let area = |t: &mut Builder, name, phandle, base, len| {
         t.begin(name).text("compatible", "phys-mem-area").cells("phandle", &[phandle]);
@@ -114,6 +112,9 @@ fn config_tree(second_first_cpu: u32, uart: &str) -> Vec<u8> {
         t.cells("guest-image", &[0, 0x7802_0000, 0, 0, 0, 0x6e_0000]);
         t.cells("linux-rootfs", &[0, 0x7930_0000, 0, 0x130_0000, 0, 0x280_0000]);
         t.cells("dtb-window", &[0, 0x100_0000, 0, 0x2_0000]);
+        if !digests.is_empty() {
+            t.prop(DIGESTS, &digests.iter().flat_map(|digest| digest.to_row()).collect::<Vec<u8>>());
+        }
         t.begin("ram")
             .text("compatible", "guest-phys-mem-area")
             .cells("phys-mem", &[ram])
@@ -134,7 +135,7 @@ fn config_tree(second_first_cpu: u32, uart: &str) -> Vec<u8> {
 
 fn uimage(kind: Kind, len: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..len).map(|n| (n * 31) as u8).collect();
-    let header = Header::for_payload(kind, Compression::Gzip, "test", 0, &payload).unwrap();
+    let header = Header::for_payload(kind, Compression::None, "test", 0, &payload).unwrap();
     [&header.to_bytes()[..], &payload].concat()
 }
 
@@ -142,8 +143,6 @@ fn uimage(kind: Kind, len: usize) -> Vec<u8> {
 struct Scene {
     hw: Vec<u8>,
     config: Vec<u8>,
-    kernel: Vec<u8>,
-    rootfs: Vec<u8>,
     broken_cpus: CpuSet,
     entry: Entry,
 }
@@ -151,19 +150,16 @@ struct Scene {
 fn scene() -> Scene {
     Scene {
         hw: hardware_tree("config-addr=0x78900000 console=ttyS0,115200"),
-        config: config_tree(7, "serial0"),
-        kernel: uimage(Kind::Kernel, 5000),
-        rootfs: uimage(Kind::Ramdisk, 3000),
+        config: config_tree(7, "serial0", &[]),
         broken_cpus: CpuSet::EMPTY,
         entry: Entry { tree: TruePhys(HW), magic: EPAPR_MAGIC, core: Core::new(0x8023_0020), svr: 0, cpu: 0 },
     }
 }
 
 impl Scene {
-    fn play(&self) -> Fake<'_> {
-        let memory: [(u64, &[u8]); 4] =
-            [(HW, &self.hw), (CONFIG, &self.config), (0x7802_0000, &self.kernel), (0x7930_0000, &self.rootfs)];
-        let mut fake = Fake {
+    fn machine(&self) -> Fake<'_> {
+        let memory: [(u64, &[u8]); 2] = [(HW, &self.hw), (CONFIG, &self.config)];
+        Fake {
             memory: memory.into_iter().collect(),
             broken_cpus: self.broken_cpus,
             text: String::new(),
@@ -171,8 +167,13 @@ impl Scene {
             moved: None,
             asked: Vec::new(),
             hz: 0,
-        };
-        run(&mut fake, self.entry);
+        }
+    }
+
+    fn play(&self) -> Fake<'_> {
+        let mut fake = self.machine();
+        let ready = run(&mut fake, self.entry);
+        assert_eq!(ready.is_some(), fake.text.contains("\ncitrine: ready, "));
         fake
     }
 }
@@ -189,14 +190,10 @@ memory hv: 0x7f000000..0x80000000, 16 MiB, hypervisor
 partition linux1: 7 CPUs (0-6)
   memory ram1: 0x0..0x40000000 at guest 0x0..0x40000000
   memory shared: 0x7c000000..0x7d000000 at guest 0x80000000..0x81000000
-  rootfs at 0x79300000: uImage ramdisk gzip, 3064 bytes, CRC ok
-  kernel at 0x78020000: uImage kernel gzip, 5064 bytes, CRC ok
   ready
 partition linux2: 1 CPU (7)
   memory ram2: 0x40000000..0x60000000 at guest 0x0..0x20000000
   memory shared: 0x7c000000..0x7d000000 at guest 0x80000000..0x81000000
-  rootfs at 0x79300000: uImage ramdisk gzip, 3064 bytes, CRC ok
-  kernel at 0x78020000: uImage kernel gzip, 5064 bytes, CRC ok
   ready
 citrine: ready, 2 partitions, 0 errors
 ";
@@ -208,13 +205,14 @@ fn the_whole_start_reads_like_this() {
     assert_eq!(fake.text, GOOD);
     assert_eq!(fake.serial, Some(TruePhys(UART)));
     assert_eq!((fake.asked.as_slice(), fake.hz), (&[1, 2, 3, 4, 5, 6, 7][..], 400_000_000));
+    assert_eq!(fake.moved, Some(TruePhys(0x7f00_0000)));
 }
 
 #[test]
 fn the_configuration_chooses_the_serial_line() {
-    let scene = Scene { config: config_tree(7, "serial1"), ..scene() };
+    let scene = Scene { config: config_tree(7, "serial1", &[]), ..scene() };
     assert_eq!(scene.play().serial, Some(TruePhys(0xf_e000_4600)));
-    let scene = Scene { config: config_tree(7, "serial7"), ..scene };
+    let scene = Scene { config: config_tree(7, "serial7", &[]), ..scene };
     let text = scene.play().text;
     assert!(text.contains("error: serial line serial7: the hardware tree has no such node\n"), "{text}");
     assert!(text.ends_with("citrine: FAILED, 1 errors\n"));
@@ -232,18 +230,108 @@ fn a_missing_cpu_costs_its_own_partition_only() {
     assert_eq!(fake.moved, Some(TruePhys(0x7f40_0000)));
 }
 
+/// What a partition's load says, and what comes of it.
+fn load(scene: &Scene, index: usize, kernel: &[u8], rootfs: &[u8]) -> (String, Option<Images>) {
+    let mut fake = scene.machine();
+    let ready = run(&mut fake, scene.entry).unwrap();
+    let partition = &ready.config.partitions[index];
+    let map = GuestMap::new(&partition.memory, &ready.config.areas);
+    let mut flash = Flash(BTreeMap::from([(0x7802_0000, kernel), (0x7930_0000, rootfs)]));
+    let mut text = String::new();
+    let mut memory = GuestMemory { map: &map, physical: &mut flash };
+    let images = load_images(&mut text, partition, &mut memory, &mut Scratch::new());
+    (text, images)
+}
+
+/// Images here and there, each in pages of its own, and memory that takes everything.
+struct Flash<'t>(BTreeMap<u64, &'t [u8]>);
+
+impl Physical for Flash<'_> {
+    fn read(&mut self, at: TruePhys, into: &mut [u8]) -> bool {
+        let Some((base, bytes)) = self.0.range(..=at.0).next_back() else { return false };
+        let from = (at.0 - base) as usize;
+        let bytes = bytes.iter().copied().chain(core::iter::repeat(0)).skip(from);
+        into.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+        from + into.len() <= self.0[base].len().next_multiple_of(0x1000)
+    }
+
+    fn write(&mut self, at: TruePhys, _: &[u8]) -> bool {
+        at.0 < 0x6000_0000
+    }
+}
+
 #[test]
-fn a_damaged_image_costs_the_partitions_that_need_it() {
-    let mut scene = scene();
-    scene.kernel[4000] ^= 1;
-    let text = scene.play().text;
-    assert!(text.contains("  kernel at 0x78020000: uImage kernel gzip, 5064 bytes, CRC ERROR (payload) stored 0x"));
-    assert!(text.ends_with("  NOT READY\ncitrine: FAILED, 2 errors\n"));
+fn the_load_of_a_partition_reads_like_this() {
+    let (kernel, rootfs) = (uimage(Kind::Kernel, 5000), uimage(Kind::Ramdisk, 3000));
+    let sha256 = |bytes: &[u8]| Digest { size: bytes.len() as u64, sha256: Sha256(sha2::Sha256::digest(bytes).into()) };
+    let (text, images) = load(&scene(), 1, &kernel, &rootfs);
+    let (k, r) = (sha256(&kernel), sha256(&rootfs));
+    let expected = std::format!(
+        "\
+linux2: rootfs at 0x79300000: uImage ramdisk, 3064 bytes, CRC ok, sha256 {}
+linux2: kernel at 0x78020000: uImage kernel, 5064 bytes, CRC ok, sha256 {}
+linux2: loaded, entry 0x0
+",
+        r.sha256,
+        k.sha256
+    );
+    assert_eq!(text, expected);
+    let rootfs_at = Span::new(GuestPhys(0x130_0000), 3000).unwrap();
+    assert_eq!(images, Some(Images { entry: Some(GuestPhys(0)), rootfs: Some(rootfs_at) }));
+
+    // With digests, in the order in which the images are loaded.
+    let scene = |rows: &[Digest]| Scene { config: config_tree(7, "serial0", rows), ..scene() };
+    let (text, images) = load(&scene(&[r, k]), 0, &kernel, &rootfs);
+    assert_eq!((text.matches(", digest ok\n").count(), images.is_some()), (2, true), "{text}");
+    let other = Digest { sha256: Sha256([0xab; 32]), ..k };
+    let (text, images) = load(&scene(&[r, other]), 0, &kernel, &rootfs);
+    let last =
+        std::format!("NOT STARTED: kernel: SHA-256 does not match: expected {}, found {}\n", other.sha256, k.sha256);
+    assert!(text.ends_with(&std::format!(", digest WRONG\nlinux1: {last}")), "{text}");
+    assert_eq!(images, None);
+}
+
+#[test]
+fn an_image_that_is_not_good_ends_the_load() {
+    let (kernel, rootfs) = (uimage(Kind::Kernel, 5000), uimage(Kind::Ramdisk, 3000));
+    let last = |kernel: &[u8], rootfs: &[u8]| -> String {
+        let (text, images) = load(&scene(), 0, kernel, rootfs);
+        assert_eq!(images, None);
+        text.lines().last().unwrap().into()
+    };
+    let mut damaged = rootfs.clone();
+    damaged[3000] ^= 1;
+    assert_eq!(last(&kernel, &damaged), "linux1: NOT STARTED: rootfs: the payload does not match its CRC");
+    assert_eq!(
+        last(&kernel[..200], &rootfs),
+        "linux1: NOT STARTED: kernel: its bytes from 0x78021000 on cannot be read"
+    );
+    let header = Header::for_payload(Kind::Kernel, Compression::None, "test", 0, &[1; 64]).unwrap();
+    let entered = |entry| [&Header { entry, ..header }.to_bytes()[..], &[1; 64], &[0; 4096]].concat();
+    assert!(load(&scene(), 0, &entered(63), &rootfs).1.is_some());
+    assert_eq!(last(&entered(64), &rootfs), "linux1: NOT STARTED: kernel: its entry, guest 0x40, is outside of it");
+    // The tree is at 16 MiB.
+    let big = uimage(Kind::Kernel, 0x100_0000);
+    assert!(last(&big, &rootfs).contains("TOO LONG for its window"));
+    let bomb = gzip_kernel(0x100_0001);
+    assert_eq!(
+        last(&bomb, &rootfs),
+        "linux1: NOT STARTED: kernel: it does not end within guest 0x0..0x1000000, where something else begins"
+    );
+    assert!(load(&scene(), 0, &gzip_kernel(0x100_0000), &rootfs).1.is_some());
+}
+
+fn gzip_kernel(len: usize) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    gzip.write_all(&std::vec![0; len]).unwrap();
+    let payload = gzip.finish().unwrap();
+    let header = Header::for_payload(Kind::Kernel, Compression::Gzip, "test", 0, &payload).unwrap();
+    [&header.to_bytes()[..], &payload, &[0; 4096]].concat()
 }
 
 #[test]
 fn a_rule_stops_everything_before_anything_is_done() {
-    let scene = Scene { config: config_tree(6, "serial0"), ..scene() };
+    let scene = Scene { config: config_tree(6, "serial0", &[]), ..scene() };
     let fake = scene.play();
     let expected = "\
 citrine 0.1.0 on e500mc 2.0

@@ -76,6 +76,7 @@ const KINDS: &[Kind] = &[
             "guest-image",
             "load-image-table",
             "linux-rootfs",
+            super::DIGESTS,
             "no-auto-start",
             "init-map-size",
             "init-map-paddr",

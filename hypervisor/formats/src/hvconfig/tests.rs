@@ -36,7 +36,9 @@ fn problem(bytes: &[u8]) -> String {
         let tree = Tree::new(fdt)?;
         tree.areas().try_for_each(|area| area.span().map(drop))?;
         let hypervisor = tree.hypervisor()?;
-        hypervisor.stdout()?;
+        if let Some(Stdout::Channel(channel)) = hypervisor.stdout()? {
+            channel.end()?;
+        }
         hypervisor.memory().try_for_each(|area| area.map(drop))?;
         hypervisor.devices().try_for_each(|device| device.map(drop))?;
         for partition in tree.partitions() {
@@ -46,8 +48,10 @@ fn problem(bytes: &[u8]) -> String {
             partition.guest_image()?;
             partition.rootfs()?;
             partition.images()?.try_for_each(|row| row.map(drop))?;
+            partition.digests()?.for_each(drop);
             partition.memory().try_for_each(|mapping| mapping.map(drop))?;
-            partition.channels().try_for_each(|channel| channel.map(drop))?;
+            partition.channels().try_for_each(|channel| channel.end().map(drop))?;
+            partition.managed().try_for_each(|managed| managed.map(drop))?;
             partition.aliases().try_for_each(|alias| alias.map(drop))?;
             partition.devices().try_for_each(|device| device.map(drop))?;
         }
@@ -90,12 +94,13 @@ fn a_good_tree_is_read() {
     assert_eq!(a.cpus().unwrap().collect::<Vec<_>>(), [(0, 2), (4, 1)]);
     let row = a.guest_image().unwrap().unwrap();
     assert_eq!(format!("{} {}", row.source, row.dest), "0xf_e8020000..0xf_e8720000 0x0..0x700000");
-    assert!(
-        matches!(a.channels().next(), Some(Ok(("bc", End::Mux { channel: 7, mux }))) if mux.device() == Ok("serial0"))
-    );
+    let channel = a.channels().next().unwrap();
+    assert_eq!(channel.name(), "bc");
+    assert!(matches!(channel.end(), Ok(End::Mux { channel: 7, mux }) if mux.device() == Ok("serial0")));
     let memory = a.memory().next().unwrap().unwrap();
     assert_eq!((memory.area.name(), format!("{}", memory.guest)), ("ram", "0x0..0x8000000".into()));
-    assert!(matches!(tree.hypervisor().unwrap().stdout(), Ok(Some(End::Mux { channel: 0, .. }))));
+    let Ok(Some(Stdout::Channel(stdout))) = tree.hypervisor().unwrap().stdout() else { panic!("no channel") };
+    assert!(matches!(stdout.end(), Ok(End::Mux { channel: 0, .. })));
     assert_eq!(a.devices().next(), Some(Ok(("pci0", "pci0"))));
 }
 
@@ -111,6 +116,31 @@ fn a_row_with_a_cell_too_many_is_an_error() {
     assert!(in_partition(|t| t.cells("load-image-table", &[0; 7])).contains("load-image-table: has 28"));
     assert!(in_partition(|t| t.cells("cpus", &[0])).contains("cpus: has 4 bytes"));
     assert!(in_partition(|t| t.cells("cpus", &[])).contains("cpus: has 0 bytes"));
+}
+
+#[test]
+fn every_image_has_a_digest_or_none_has() {
+    let digest = |seed: u8| Digest { size: u64::from(seed) << 33 | 1, sha256: Sha256([seed; 32]) };
+    let with = |rows: usize, tail: &[u8]| {
+        let rows: Vec<u8> =
+            (1..=rows as u8).flat_map(|seed| digest(seed).to_row()).chain(tail.iter().copied()).collect();
+        tree(
+            |t| {
+                t.cells("dtb-window", &[0; 4]).cells("guest-image", &[0; 6]).cells("linux-rootfs", &[0; 6]);
+                t.cells("load-image-table", &[0; 12]).prop(DIGESTS, &rows)
+            },
+            |t| t,
+        )
+    };
+    let bytes = with(4, &[]);
+    assert_eq!(problem(&bytes), "none");
+    let partition = Tree::new(fdt::open(&bytes).unwrap()).unwrap().partitions().next().unwrap();
+    assert_eq!(partition.digests().unwrap().collect::<Vec<_>>(), [1, 2, 3, 4].map(digest));
+    for bytes in [with(3, &[]), with(5, &[]), with(4, &[0]), with(0, &[])] {
+        assert!(problem(&bytes).starts_with("/a: citrine,sha256: has "), "{}", problem(&bytes));
+    }
+    let text = in_partition(|t| t.prop("citrine,sha265", &[]));
+    assert_eq!(text, "/a: unknown property \"citrine,sha265\"");
 }
 
 #[test]
@@ -157,6 +187,32 @@ fn a_reference_must_lead_to_the_right_kind_of_node() {
     assert_eq!(gpma(3), "/a/g: phys-mem: refers to /mux, which is not a phys-mem-area");
     let text = in_partition(|t| t.begin("aliases").cells("stdout", &[3]).end());
     assert_eq!(text, "/a/aliases: alias: no node has the phandle 0x3");
+}
+
+#[test]
+fn a_manager_names_partitions() {
+    let manager = |phandle: u32| {
+        move |t: &mut Builder| {
+            t.begin("b").text("compatible", "partition").cells("dtb-window", &[0; 4]).cells("phandle", &[20]);
+            t.begin("boss").text("compatible", "managed-partition").cells("partition", &[phandle]).end().end();
+        }
+    };
+    let with = |phandle| {
+        tree(
+            |t| t.cells("dtb-window", &[0; 4]),
+            |t| {
+                manager(phandle)(t);
+                t
+            },
+        )
+    };
+    let bytes = with(20);
+    let tree = Tree::new(fdt::open(&bytes).unwrap()).unwrap();
+    let b = tree.partitions().nth(1).unwrap();
+    assert_eq!(b.managed().next(), Some(Ok(("boss", b.path()))));
+    assert_eq!(problem(&with(1)), "/b/boss: partition: refers to /ram, which is not a partition");
+    let text = in_partition(|t| t.begin("m").text("compatible", "managed-partition").end());
+    assert_eq!(text, "/a/m: partition: missing");
 }
 
 #[test]

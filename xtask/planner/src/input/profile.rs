@@ -8,7 +8,7 @@ use citrine_formats::addr::{GuestPhys, TruePhys};
 use super::reader::{At, Table, nearest, read_document};
 use super::{DUPLICATE_NAME, IMPOSSIBLE_VALUE, UNKNOWN_NAME};
 use crate::diag::Diagnostic;
-use crate::profile::{FORMAT, HypervisorUse, ImageUse, Partition, Profile, SharedArea};
+use crate::profile::{Channel, FORMAT, HypervisorUse, ImageUse, Partition, Profile, SharedArea};
 use crate::units::{CpuChoice, MAX_CPUS, parse_cpu_list};
 
 /// Most partitions of a profile (Topaz `CONFIG_MAX_PARTITIONS`).
@@ -157,6 +157,32 @@ fn shared(table: &mut Table<'_>) -> Option<(At<String>, SharedArea, Vec<At<Strin
     Some((name, area, partitions))
 }
 
+fn connection(table: &mut Table<'_>) -> Option<(At<String>, Option<Channel>, Vec<At<String>>)> {
+    let name = table.name("name");
+    let name = table.required("name", name);
+    if let Some(name) = &name {
+        table.rename(&format!("channel/{}", name.value));
+        table.collected().place(&table.path_of("name"), name.range.clone());
+    }
+    let partitions = table.names("partitions");
+    let partitions = table.required("partitions", partitions);
+    let (name, partitions) = (name?, partitions?);
+    let channel = match partitions.as_slice() {
+        [a, b] if a.value != b.value => {
+            Some(Channel { name: name.value.clone(), partitions: [a.value.clone(), b.value.clone()] })
+        }
+        _ => {
+            table.impossible(
+                table.range(),
+                format!("the channel `{}` does not connect two partitions", name.value),
+                "name two different partitions: `partitions = [\"p1\", \"p2\"]`",
+            );
+            None
+        }
+    };
+    Some((name, channel, partitions))
+}
+
 fn hypervisor(table: &mut Table<'_>) -> Option<HypervisorUse> {
     let console = channel(table, "console");
     let console = table.required("console", console);
@@ -204,6 +230,7 @@ fn read(root: &mut Table<'_>) -> Option<Profile> {
     let hypervisor = root.required("hypervisor", hypervisor);
     let partitions = root.tables("partition", partition);
     let shared = root.tables("shared", shared);
+    let channels = root.tables("channel", connection);
 
     root.required("partition", (!partitions.is_empty()).then_some(()));
     if partitions.len() > MAX_PARTITIONS {
@@ -215,7 +242,8 @@ fn read(root: &mut Table<'_>) -> Option<Profile> {
     }
     unique(root, "partitions", partitions.iter().map(|p| &p.0));
     unique(root, "shared areas", shared.iter().map(|s| &s.0));
-    for member in shared.iter().flat_map(|s| &s.2) {
+    unique(root, "channels", channels.iter().map(|c| &c.0));
+    for member in shared.iter().flat_map(|s| &s.2).chain(channels.iter().flat_map(|c| &c.2)) {
         let known = || partitions.iter().map(|p| p.0.value.as_str());
         if known().all(|name| name != member.value) {
             let help = match nearest(&member.value, known()) {
@@ -251,6 +279,7 @@ fn read(root: &mut Table<'_>) -> Option<Profile> {
         hypervisor: hypervisor?,
         partitions: partitions.into_iter().filter_map(|p| p.1).collect(),
         shared: shared.into_iter().map(|s| s.1).collect(),
+        channels: channels.into_iter().filter_map(|c| c.1).collect(),
         places: crate::source::Places::default(),
     })
 }

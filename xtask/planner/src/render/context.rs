@@ -4,7 +4,8 @@ use citrine_formats::addr::{Address as _, GuestPhys, Size, TruePhys};
 use citrine_formats::manifest::Role;
 use serde::Serialize;
 
-use crate::plan::{GuestImage, LoadPlan, Part};
+use super::Digests;
+use crate::plan::{ChannelEnd, GuestImage, LoadPlan, Part, PartitionPlan};
 use crate::units::{cpu_list, cpu_runs};
 
 /// A 64-bit number as two device-tree cells (ePAPR 1.1 §2.3.5).
@@ -62,6 +63,13 @@ struct GuestArea {
 }
 
 #[derive(Serialize)]
+struct Channel {
+    name: String,
+    r#ref: String,
+    peer: String,
+}
+
+#[derive(Serialize)]
 struct Partition {
     name: String,
     label: String,
@@ -69,16 +77,18 @@ struct Partition {
     cpus_text: String,
     kernel: String,
     rootfs: Option<String>,
+    digests: Option<String>,
     dtb: String,
     areas: Vec<GuestArea>,
     console: String,
     channel: u32,
+    channels: Vec<Channel>,
     bootargs: String,
 }
 
 impl HvDts {
     /// The context of `plan`.
-    pub fn of(plan: &LoadPlan) -> Self {
+    pub fn of(plan: &LoadPlan, digests: &Digests) -> Self {
         let hypervisor = Hypervisor {
             memory: reference(&plan.hv_memory().name),
             devices: plan
@@ -108,13 +118,13 @@ impl HvDts {
                 })
                 .collect(),
             hypervisor,
-            partitions: plan.partitions.iter().map(|partition| Partition::of(plan, partition)).collect(),
+            partitions: plan.partitions.iter().map(|partition| Partition::of(plan, digests, partition)).collect(),
         }
     }
 }
 
 impl Partition {
-    fn of(plan: &LoadPlan, partition: &crate::plan::PartitionPlan) -> Self {
+    fn of(plan: &LoadPlan, digests: &Digests, partition: &PartitionPlan) -> Self {
         let cpus: Vec<String> =
             cpu_runs(&partition.cpus).into_iter().map(|(first, count)| format!("{first} {count}")).collect();
         let area = |index: usize, guest: GuestPhys, shared: bool| GuestArea {
@@ -132,19 +142,40 @@ impl Partition {
             cpus_text: format!("CPUs {}", cpu_list(&partition.cpus)),
             kernel: image_row(plan, &partition.kernel),
             rootfs: partition.rootfs.as_ref().map(|rootfs| image_row(plan, rootfs)),
+            digests: digest_rows(plan, digests, partition),
             dtb: format!("{} {}", cells(partition.dtb.base().get()), cells(partition.dtb.len())),
             areas,
             console: format!("{}_console", reference(&partition.name)),
             channel: partition.console,
+            channels: partition.channels.iter().map(|end| channel(plan, partition, end)).collect(),
             bootargs: partition.bootargs.clone(),
         }
     }
+}
+
+/// One end of a channel between partitions, and the label of the other.
+fn channel(plan: &LoadPlan, partition: &PartitionPlan, end: &ChannelEnd) -> Channel {
+    let label = |partition: &str| format!("{}_{}", reference(partition), end.node.replace('-', "_"));
+    let peer = label(&plan.partitions[end.peer].name);
+    Channel { name: end.node.clone(), r#ref: label(&partition.name), peer }
 }
 
 /// `<source destination length>`, each two cells.
 fn image_row(plan: &LoadPlan, image: &GuestImage) -> String {
     let part = &plan.parts[image.part];
     format!("{}  {}  {}", cells(part.load.get()), cells(image.guest.get()), cells(part.window))
+}
+
+/// Size and SHA-256 of each image, as bytes, in the order in which the hypervisor loads them.
+fn digest_rows(plan: &LoadPlan, digests: &Digests, partition: &PartitionPlan) -> Option<String> {
+    let images = partition.rootfs.iter().chain([&partition.kernel]);
+    let rows: Option<Vec<String>> = images
+        .map(|image| {
+            let digest = digests.get(&plan.parts[image.part].file)?;
+            Some(digest.to_row().iter().map(|byte| format!("{byte:02x}")).collect())
+        })
+        .collect();
+    Some(rows?.join(" "))
 }
 
 /// Context of `boot.cmd.j2`.

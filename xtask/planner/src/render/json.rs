@@ -37,6 +37,10 @@ pub fn plan(plan: &LoadPlan) -> Value {
                 "rootfs": partition.rootfs.as_ref().map(image),
                 "dtb": { "guest_address": partition.dtb.base(), "size": partition.dtb.len() },
                 "console": partition.console,
+                "channels": partition.channels.iter().map(|end| json!({
+                    "name": end.node,
+                    "partition": plan.partitions[end.peer].name,
+                })).collect::<Vec<_>>(),
                 "bootargs": partition.bootargs,
             })
         })

@@ -7,18 +7,25 @@ mod context;
 pub mod json;
 mod template;
 
+use std::collections::BTreeMap;
+
+use citrine_formats::hvconfig::Digest;
 pub use template::{Template, strip_markers};
 
 use crate::diag::Result;
 use crate::plan::LoadPlan;
 
-/// The configuration tree's source. With line markers, so that `dtc` reports the template's lines; see
+/// Which bytes the guests' images have, by the part's file name.
+pub type Digests = BTreeMap<String, Digest>;
+
+/// The configuration tree's source. A partition whose images all have a digest in `digests` starts with exactly
+/// those images; the others take what lies in memory. With line markers, so that `dtc` reports the template's lines; see
 /// [`strip_markers`].
 ///
 /// # Errors
 /// The template is wrong: it uses a variable that there is not, or does not end.
-pub fn hv_dts(plan: &LoadPlan, template: &Template<'_>) -> Result<String> {
-    template.render_marked(&context::HvDts::of(plan))
+pub fn hv_dts(plan: &LoadPlan, digests: &Digests, template: &Template<'_>) -> Result<String> {
+    template.render_marked(&context::HvDts::of(plan, digests))
 }
 
 /// The U-Boot script's text.

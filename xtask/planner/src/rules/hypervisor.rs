@@ -4,7 +4,8 @@
 //! profile, and the cure in the profile's words.
 
 use citrine_core::config::{
-    Area, Channel, ChannelEnd, Config, Console, CpuRange, Hypervisor, ImageRow, Mapping, Partition, Role,
+    Area, Channel, ChannelEnd, ChannelId, Config, Console, CpuRange, Hypervisor, ImageRow, MAX_CHANNELS, Mapping,
+    Partition, Role,
 };
 use citrine_core::machine::{CpuSet, Machine};
 use citrine_core::rules::{Finding, check as core_check};
@@ -65,6 +66,9 @@ fn cut(plan: &LoadPlan, config: &Config<'_>, machine: &Machine) -> Vec<Diagnosti
         compare(format!("ranges of CPUs of partition {}", plan.name), runs, config.cpus.capacity(), &of("cpus"));
         let areas = 1 + plan.shared.len();
         compare(format!("memory areas of partition {}", plan.name), areas, config.memory.capacity(), &of("memory"));
+        let channels = 1 + plan.channels.len();
+        let room = config.channels.capacity();
+        compare(format!("byte channels of partition {}", plan.name), channels, room, &of("name"));
     }
     found
 }
@@ -86,7 +90,7 @@ pub fn config(plan: &LoadPlan) -> Config<'_> {
 fn partition<'p>(plan: &'p LoadPlan, partition: &'p PartitionPlan, console: &'p str) -> Partition<'p> {
     let row = |image: &GuestImage| {
         let part = &plan.parts[image.part];
-        ImageRow { source: part.load, dest: image.guest, window: part.window }
+        ImageRow { source: part.load, dest: image.guest, window: part.window, digest: None }
     };
     let mapping = |(area, guest): (usize, GuestPhys)| Mapping { area, guest, dma_only: false };
     let memory = [(partition.memory, GuestPhys(0))].into_iter().chain(partition.shared.iter().copied());
@@ -103,9 +107,20 @@ fn partition<'p>(plan: &'p LoadPlan, partition: &'p PartitionPlan, console: &'p 
             end: ChannelEnd::Mux { device: console, channel: partition.console },
         }]
         .into_iter()
+        .chain(partition.channels.iter().map(|end| channel(plan, end)))
+        .take(MAX_CHANNELS)
         .collect(),
+        managed: Default::default(),
         starts: true,
     }
+}
+
+/// A channel to another partition, where the console comes before all others.
+fn channel<'p>(plan: &'p LoadPlan, end: &'p crate::plan::ChannelEnd) -> Channel<'p> {
+    let peer = plan.partitions.get(end.peer);
+    let index = peer.and_then(|peer| peer.channels.iter().position(|back| back.node == end.node));
+    let peer = ChannelId { partition: end.peer, channel: 1 + index.unwrap_or(0) };
+    Channel { name: &end.node, end: ChannelEnd::Peer(peer) }
 }
 
 /// The finding with its places and its cure; `None` where the plan knows better.

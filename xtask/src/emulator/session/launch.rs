@@ -1,6 +1,5 @@
 //! How a [`Session`] starts: the command line, the sockets, the control tree and the transcript's head.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -11,7 +10,8 @@ use std::time::{Duration, Instant};
 use citrine_planner::diag::{Diagnostic, Result};
 
 use super::Session;
-use crate::emulator::console::{Source, Stream, UARTS, harmless, reader};
+use crate::emulator::console::{UARTS, harmless, reader};
+use crate::emulator::consoles::Consoles;
 use crate::emulator::machine::{CANNOT_START, option};
 use crate::emulator::process::Process;
 use crate::emulator::qmp::Qmp;
@@ -81,21 +81,17 @@ impl Session {
                 .map(|preload| format!("preload  {} {} {}", preload.addr, preload.name, preload.path.display())),
         );
         head.extend(boot.notes.iter().cloned());
-        let transcript = Transcript::create(boot.transcript, &head)?;
+        let consoles =
+            Consoles::new(boot.channels.as_ref(), |names| Transcript::create(boot.transcript, &head, names))?;
         Ok(Self {
             process,
             uarts,
             chunks: Some(chunks),
             readers,
             qmp,
-            streams: (0..UARTS).map(|uart| (Source::Uart(uart), Stream::default())).collect(),
-            mux: None,
-            framed: false,
-            lines: VecDeque::new(),
-            transcript,
+            consoles,
             scratch,
             reached: Vec::new(),
-            last_byte: Duration::ZERO,
             interrupted: boot.interrupted,
         })
     }
