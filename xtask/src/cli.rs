@@ -28,6 +28,7 @@ pub enum Command {
     GuestTree(GuestTree),
     Verify(Verify),
     Perf(Perf),
+    Bench(Bench),
     Explain(Explain),
     Qemu(Qemu),
     Lock(Lock),
@@ -124,6 +125,19 @@ pub struct Perf {
     /// Do the work of one run in this directory: what is measured
     #[arg(long, value_name = "DIR", hide = true, conflicts_with = "runs")]
     pub pack: Option<PathBuf>,
+}
+
+/// Count the instructions of a guest under the hypervisor and on a bare machine.
+///
+/// Boots the same kernel, root file system and small guest in both on QEMU, with its clock counting instructions, and
+/// prints what single instructions, hypercalls, system calls, processes and the boot take, and by how much more. The
+/// same bytes give the same numbers, on any machine. They are also written to artifacts/out/bench.json.
+///
+/// Example: cargo xtask bench
+#[derive(Args, Debug)]
+pub struct Bench {
+    #[command(flatten)]
+    pub setup: Setup,
 }
 
 /// Explain a diagnostic: the rule, its consequence on the board, an example, the correction.

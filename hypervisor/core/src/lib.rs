@@ -4,7 +4,7 @@
 //! * [`start`] — from the entry to partitions that are ready to run, over a [`start::Platform`]
 //! * [`hardware`] — what the boot loader left: the hardware tree
 //! * [`config`], [`machine`], [`rules`] — what is to be done, what there is, whether the one fits the other
-//! * [`vcpu`], [`mmu`], [`memory`] — a virtual CPU, its TLBs, its memory
+//! * [`vcpu`], [`shared`], [`mmu`], [`memory`] — a virtual CPU, its registers, its TLBs, its memory
 //! * [`shadow`] — which real translations stand for a virtual CPU's
 //! * [`entry`], [`exits`], [`emulate`], [`interrupts`] — what its start, its stops, its instructions and interrupts do
 //!   to a virtual CPU; [`cpu`], what they need of the real one
@@ -34,6 +34,7 @@ pub mod mmu;
 pub mod report;
 pub mod rules;
 pub mod shadow;
+pub mod shared;
 pub mod shell;
 pub mod start;
 pub mod vcpu;

@@ -11,7 +11,7 @@ mod entry;
 
 pub use entry::{Access, Entry, mas};
 
-use crate::vcpu::Shared;
+use crate::shared::Shared;
 
 /// TLB0CFG: 512 entries in 4 ways, 4 KiB only, no protection.
 pub const TLB0CFG: u32 = 0x0411_0200;

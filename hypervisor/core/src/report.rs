@@ -52,9 +52,9 @@ impl Core {
         Self { pvr }
     }
 
-    /// Whether the firmware runs on it.
+    /// Whether the firmware runs on it: on an e5500 in the 32-bit mode in which that comes out of reset.
     pub const fn is_supported(self) -> bool {
-        self.pvr >> 16 == 0x8023
+        matches!(self.pvr >> 16, 0x8023 | 0x8024)
     }
 }
 
@@ -274,7 +274,11 @@ mod tests {
         assert_eq!(std::format!("{}", Core::new(0x8023_0020)), "e500mc 2.0");
         assert_eq!(std::format!("{}", Core::new(0x8024_1021)), "e5500 2.1");
         assert_eq!(std::format!("{}", Core::new(0x1234_5678)), "an unknown core (PVR 0x12345678)");
-        assert!(Core::new(0x8023_0030).is_supported() && !Core::new(0x8024_0010).is_supported());
+        for (pvr, is_supported) in
+            [(0x8023_0030, true), (0x8024_0010, true), (0x8040_0120, false), (0x8021_0022, false)]
+        {
+            assert_eq!(Core::new(pvr).is_supported(), is_supported, "{pvr:#x}");
+        }
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn try_run<'t>(
 ) -> Result<(), Stop> {
     let (hw, hw_span) = open_hardware(platform, entry, errors)?;
     if !entry.core.is_supported() {
-        return Err(fail(platform, errors, "this firmware is for e500mc cores"));
+        return Err(fail(platform, errors, "this firmware is for e500mc and e5500 cores"));
     }
     let board = Board::read(hw).map_err(|why| fail(platform, errors, why))?;
     let machine = board.machine();

@@ -8,7 +8,7 @@
 //!   back, [`guest_tlb`], [`physical`] and [`percpu`] its translations, memory and state
 //! * [`system`], [`lock`], [`once`] — what CPUs share; [`console`], [`mpic`] — the serial line and its interrupts
 //!
-//! Only e500mc so far. It has run on QEMU's `ppce500`, and on no board.
+//! For e500mc, and for e5500 in 32-bit mode. It has run on QEMU's `ppce500` with both, and on no board.
 #![no_std]
 
 pub mod board;

@@ -103,10 +103,16 @@ pub fn kick(hypervisor: &mut Hypervisor<'_>, this: u32) -> bool {
     cpus.contains(this)
 }
 
-/// Makes the system known to all CPUs, and gives the partitions that can run their orders.
+/// Gives the partitions that can run their orders, and makes the system known to all CPUs.
 pub fn start(ready: Ready<'static>, board: Board, this: u32) {
     let image = board.image().base();
     let Ready { config, hw, tree, board: found, started, .. } = ready;
+    {
+        // Before any other CPU goes on and asks which virtual CPU it is.
+        let mut shared = SHARED.lock();
+        shared.hypervisor.init(&config, started, true);
+        shared.hypervisor.start_all();
+    }
     let serial = config.hypervisor.console.map_or("serial0", |console| console.device);
     SYSTEM.set(System {
         mpic: hardware::interrupt_controller(hw),
@@ -118,9 +124,4 @@ pub fn start(ready: Ready<'static>, board: Board, this: u32) {
         ticks_per_second: found.timebase_hz,
         console_cpu: this,
     });
-    if let Some(system) = SYSTEM.get() {
-        let mut shared = SHARED.lock();
-        shared.hypervisor.init(&system.config, started, true);
-        shared.hypervisor.start_all();
-    }
 }

@@ -13,7 +13,7 @@ use super::context::{Artifact, Context};
 use crate::cache::{StageId, io_error};
 
 /// The guests, by the names that profiles use. Each is a program of the package.
-pub const GUESTS: [&str; 6] = ["echo", "hello", "hostile", "ipi", "sentinel", "timer"];
+pub const GUESTS: [&str; 7] = ["bench", "echo", "hello", "hostile", "ipi", "sentinel", "timer"];
 
 /// What they are made of.
 const PACKAGE: Package = Package {

@@ -1,5 +1,6 @@
 //! One file per verb: read, call the planner, do, print.
 
+mod bench;
 pub mod bundle;
 mod cache;
 pub mod check;
@@ -7,7 +8,7 @@ mod explain;
 mod guest_tree;
 mod inner_loop;
 mod lock;
-mod perf;
+pub mod perf;
 pub mod qemu;
 mod render;
 mod test;
@@ -24,6 +25,7 @@ pub fn run(command: Command, ui: &Ui) -> CmdResult {
         Command::Render(args) => render::run(&args, ui),
         Command::GuestTree(args) => guest_tree::run(&args, ui),
         Command::Verify(args) => verify::run(&args, ui),
+        Command::Bench(args) => bench::run(&args, ui),
         Command::Perf(args) => perf::run(&args, ui),
         Command::Explain(args) => explain::run(&args, ui),
         Command::Qemu(args) => qemu::run(&args, ui),

@@ -20,6 +20,7 @@ use crate::smoke::boot::{Expected, Reported, expected, prepared, start};
 use crate::smoke::bundle::Parts;
 use crate::smoke::script::{self, Live};
 use crate::smoke::stand_in::{Hardware, prepare};
+use crate::smoke::steps::Steps;
 use crate::smoke::system::System;
 
 /// Runs `qemu`.
@@ -29,7 +30,7 @@ pub fn run(args: &Qemu, ui: &Ui) -> CmdResult {
     let manifest = &parts.verified.manifest;
     let name = format!("{}-{}", manifest.board, manifest.profile);
     let transcript = args.transcript.clone().unwrap_or_else(|| out_dir(&project).join(format!("{name}.qemu.log")));
-    let hardware = Hardware { cpu: args.cpu.clone(), ram_mib: args.memory };
+    let hardware = Hardware { cpu: args.cpu.clone(), ram_mib: args.memory, ..Hardware::default() };
     let stand_in = prepare(&project, &parts, &hardware, ui)?;
     for substitute in &stand_in.substitutes {
         ui.say(&format!("substituted {}", substitute.note));
@@ -43,7 +44,8 @@ pub fn run(args: &Qemu, ui: &Ui) -> CmdResult {
         let mut session = Session::start(&boot)?;
         return Ok(attach(&mut session, source, std::io::stdin(), std::io::stdout())?);
     }
-    let passed = decide(&boot, &expected(&parts, &stand_in)?, &system, args.verbose, ui)?;
+    let steps = Steps::of(project.root(), &manifest.profile, &system)?;
+    let passed = decide(&boot, &expected(&parts, &stand_in)?, &system, &steps, args.verbose, ui)?;
     print(&passed, &name, &parts.verified.identity.to_string(), ui);
     Ok(())
 }
@@ -73,7 +75,14 @@ struct Passed {
 }
 
 /// Boots, waits for every line of the hypervisor's report in turn, and talks to everyone.
-fn decide(boot: &Boot<'_>, expected: &Expected, system: &System, verbose: bool, ui: &Ui) -> Result<Passed, Failure> {
+fn decide(
+    boot: &Boot<'_>,
+    expected: &Expected,
+    system: &System,
+    steps: &Steps,
+    verbose: bool,
+    ui: &Ui,
+) -> Result<Passed, Failure> {
     let progress = ui.progress();
     let step = progress.step("smoke boot", None);
     let names = system.channels().names;
@@ -89,7 +98,8 @@ fn decide(boot: &Boot<'_>, expected: &Expected, system: &System, verbose: bool, 
     };
     let Reported { mut session, said, at } = start(boot, &expected.report, &mut show)?;
     reached("the hypervisor has reported what it was to report", at);
-    let prompts = script::run(&mut Live { session: &mut session, show: &mut show }, system, &expected.loads, said)?;
+    let mut live = Live { session: &mut session, show: &mut show };
+    let prompts = script::run(&mut live, system, steps, &expected.loads, said)?;
     let outcome = session.passed();
     step.finish("passed");
     Ok(Passed { outcome, report: expected.report.len(), prompts })

@@ -31,12 +31,16 @@ pub struct Machine {
     pub flash: Option<PathBuf>,
     /// Directory that U-Boot's `tftp` sees on 10.0.2.2 through an Ethernet controller.
     pub tftp: Option<PathBuf>,
+    /// Whether time is counted in instructions: one is a nanosecond, on one thread, and sleeping takes no time. Two
+    /// runs of the same bytes are then the same.
+    pub counts: bool,
 }
 
 impl Machine {
     /// A machine from Debian's packages, without flash and network.
     pub fn new(cpu: impl Into<String>, cpus: u32, ram_mib: u32) -> Self {
-        Self { qemu: QEMU.into(), firmware: UBOOT.into(), cpu: cpu.into(), cpus, ram_mib, flash: None, tftp: None }
+        let (qemu, firmware) = (QEMU.into(), UBOOT.into());
+        Self { qemu, firmware, cpu: cpu.into(), cpus, ram_mib, flash: None, tftp: None, counts: false }
     }
 
     /// Memory in bytes.
@@ -62,6 +66,9 @@ impl Machine {
         if let Some(tftp) = &self.tftp {
             push("-netdev", option("user,id=n0,restrict=on,tftp=", tftp, ""));
             push("-device", "eTSEC,netdev=n0".into());
+        }
+        if self.counts {
+            args.extend(["-icount".into(), "shift=0,sleep=off".into()]);
         }
         args.push("-nodefaults".into());
         args

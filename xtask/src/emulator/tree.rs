@@ -4,6 +4,7 @@
 //! environment, so nothing has to be typed and no second is lost on a countdown.
 
 use dtoolkit::fdt::Fdt;
+use dtoolkit::Node as _;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 
 use citrine_planner::diag::{Diagnostic, Label, Result};
@@ -25,6 +26,27 @@ const NO_DELAY: u32 = -2i32 as u32;
 /// `Q101` when QEMU or U-Boot is missing or writes no valid tree.
 pub fn hardware_tree(machine: &Machine) -> Result<Vec<u8>> {
     Ok(dump(machine)?.to_dtb())
+}
+
+/// QEMU's tree of this machine with only those nodes whose names begin with one of `roots`, and in `/soc` with one of
+/// `devices`.
+///
+/// # Errors
+/// As [`hardware_tree`].
+pub fn pruned(machine: &Machine, roots: &[&str], devices: &[&str]) -> Result<Vec<u8>> {
+    let mut tree = dump(machine)?;
+    prune(&mut tree.root, roots);
+    for soc in tree.root.children_mut().filter(|node| node.name().starts_with("soc")) {
+        prune(soc, devices);
+    }
+    Ok(tree.to_dtb())
+}
+
+fn prune(node: &mut DeviceTreeNode, kept: &[&str]) {
+    let names: Vec<String> = node.children().map(|child| child.name().to_owned()).collect();
+    for name in names.iter().filter(|name| !kept.iter().any(|kept| name.starts_with(kept))) {
+        node.remove_child(name);
+    }
 }
 
 /// The tree that QEMU gives to U-Boot: the machine's own, with what U-Boot shall run.

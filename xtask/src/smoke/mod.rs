@@ -4,6 +4,7 @@
 //! * [`stand_in`] — the two parts that QEMU needs others of, rendered from the bundle's own profile
 //! * [`expected`] — the report that the firmware must print, computed by the firmware's own code on the host
 //! * [`boot`] — U-Boot loads and checks, the hypervisor reports
+//! * [`steps`] — what guests without a shell must say
 //! * [`system`], [`answers`], [`script`] — whom one can talk to, what must be true, and the conversation
 
 pub mod answers;
@@ -12,6 +13,7 @@ pub mod bundle;
 pub mod expected;
 pub mod script;
 pub mod stand_in;
+pub mod steps;
 pub mod system;
 
 #[cfg(test)]

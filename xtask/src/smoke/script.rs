@@ -16,6 +16,7 @@ use std::time::Duration;
 use citrine_planner::diag::{Diagnostic, Result};
 
 use super::answers::{self, QUESTIONS, Question};
+use super::steps::{Step, Steps};
 use super::system::{Guest, System};
 use crate::emulator::session::Seen;
 use crate::emulator::{Expect, Marker, Progress, Session, Source};
@@ -106,10 +107,11 @@ impl Machine for Live<'_> {
 pub fn run(
     machine: &mut impl Machine,
     system: &System,
+    steps: &Steps,
     loads: &[String],
     said: Vec<u8>,
 ) -> Result<Vec<(String, Duration)>> {
-    let mut script = Script { machine, system, said, asked: 0, now: Duration::ZERO };
+    let mut script = Script { machine, system, steps, said, asked: 0, now: Duration::ZERO };
     let everyone: Vec<&Guest> = system.guests.iter().collect();
     let shells: Vec<&Guest> = everyone.iter().copied().filter(|guest| guest.has_shell).collect();
     let mut prompts = Vec::new();
@@ -118,6 +120,9 @@ pub fn run(
     }
     for question in &QUESTIONS {
         script.ask_all(&shells, question)?;
+    }
+    for step in &steps.steps {
+        script.perform(step)?;
     }
     script.hypervisor_expects("the hypervisor's prompt")?;
     script.overview(&everyone, None)?;
@@ -131,6 +136,7 @@ pub fn run(
 struct Script<'a, M> {
     machine: &'a mut M,
     system: &'a System,
+    steps: &'a Steps,
     /// What the hypervisor has said since the images were last judged.
     said: Vec<u8>,
     /// Questions so far: each has markers of its own.
@@ -143,6 +149,7 @@ impl<M: Machine> Script<'_, M> {
     fn wait(&mut self, name: &str, source: Source, marker: Marker, timeout: Duration) -> Result<String> {
         let own = source == self.system.hypervisor();
         let failures: Vec<&str> = FAILURES.iter().chain(REFUSALS.iter().filter(|_| own)).copied().collect();
+        let failures: Vec<&str> = failures.into_iter().chain(self.steps.never.iter().map(String::as_str)).collect();
         let seen = self.machine.wait_for(&Expect { name, source, marker, timeout, failures: &failures })?;
         self.now = seen.at;
         if own {
@@ -210,8 +217,30 @@ impl<M: Machine> Script<'_, M> {
         Ok(())
     }
 
-    /// Asks for the CPUs: whether a guest is alive.
+    /// Awaits what the profile's file of expectations says.
+    fn perform(&mut self, step: &Step) -> Result<()> {
+        let Some(guest) = self.system.guests.iter().find(|guest| guest.name == step.console) else { return Ok(()) };
+        let (marker, begun) = (step.marker(), self.now);
+        let name = format!("{} says {marker}", guest.label);
+        if let Some(typed) = &step.typed {
+            self.machine.send(guest.console(), &format!("{typed}\r"))?;
+        }
+        loop {
+            self.wait(&name, guest.console(), marker.clone(), step.timeout())?;
+            if !step.fresh || self.now > begun {
+                break;
+            }
+        }
+        self.machine.found_out(name, self.now);
+        Ok(())
+    }
+
+    /// Asks for the CPUs, or awaits a sign of life: whether a guest is alive.
     fn answer_still(&mut self, guests: &[&Guest]) -> Result<()> {
+        let signs = self.steps.steps.iter().filter(|step| step.fresh);
+        for step in signs.filter(|step| guests.iter().any(|guest| guest.name == step.console)) {
+            self.perform(step)?;
+        }
         let shells: Vec<&Guest> = guests.iter().copied().filter(|guest| guest.has_shell).collect();
         self.ask_all(&shells, &QUESTIONS[0])
     }
@@ -282,6 +311,11 @@ impl<M: Machine> Script<'_, M> {
         self.command(&format!("start load {name}"))?;
         if guest.has_shell {
             self.comes_up(guest)?;
+        }
+        if self.steps.again {
+            for step in self.steps.steps.iter().filter(|step| step.console == guest.name) {
+                self.perform(step)?;
+            }
         }
         self.overview(everyone, None)?;
         self.images(&[guest], &[])?;

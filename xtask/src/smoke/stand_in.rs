@@ -58,6 +58,10 @@ pub struct Hardware {
     pub cpu: Option<String>,
     /// Memory in MiB.
     pub ram_mib: Option<u32>,
+    /// Number of CPUs; the profile's other CPUs must be unused ones.
+    pub cpus: Option<u32>,
+    /// [`Machine::counts`].
+    pub counts: bool,
 }
 
 /// Prepares the stand-in for a bundle.
@@ -81,7 +85,9 @@ pub fn prepare(project: &Project, parts: &Parts, wanted: &Hardware, ui: &Ui) -> 
         )));
     }
     let (board, profile) = at_bundled_addresses(board, parts.profile.clone(), manifest);
-    let board = Board { cpus: bundled.cpus, ..board };
+    let board = Board { cpus: wanted.cpus.unwrap_or(bundled.cpus), ..board };
+    let mut profile = profile;
+    profile.unused_cpus.retain(|cpu| *cpu < board.cpus);
     let plan = place::place(&board, &profile, &artifacts::known(None))?;
     let found = rules::check(&plan);
     if has_errors(&found) {
@@ -89,6 +95,7 @@ pub fn prepare(project: &Project, parts: &Parts, wanted: &Hardware, ui: &Ui) -> 
     }
     let mut machine = machine(&board)?;
     machine.cpu = wanted.cpu.clone().unwrap_or(machine.cpu);
+    machine.counts = wanted.counts;
     machine.ram_mib = wanted.ram_mib.unwrap_or(machine.ram_mib);
     let tree = emulator::tree::hardware_tree(&machine)?;
     // What is signed, not what was read.

@@ -81,7 +81,7 @@ fn a_flipped_bit_in_the_loaded_kernel_is_a_crc_error_of_that_image() {
     let refusal = Expect {
         name: "a partition is not started",
         source: console(&boot),
-        marker: Marker::Text(", found ".to_owned()),
+        marker: Marker::Text("NOT STARTED: ".to_owned()),
         timeout: Duration::from_secs(120),
         failures: &[],
     };

@@ -106,7 +106,7 @@ impl Model {
 
     fn place(mas0: u32, mas2: u32) -> At {
         let esel = mas0 / 0x1_0000 % 0x1000;
-        if mas0 / 0x1000_0000 % 2 == 0 { (0, mas2 / 0x1000 % 128, esel % 4) } else { (1, 0, esel % 64) }
+        if mas0 & 0x1000_0000 == 0 { (0, mas2 / 0x1000 % 128, esel % 4) } else { (1, 0, esel % 64) }
     }
 
     fn find(&self, space: u32, pid: u32, ea: u32) -> Option<(At, Entry)> {
@@ -239,7 +239,7 @@ fn run(program: &[Operation]) {
                 mmu.load_miss(&mut mas, pid, ea, space);
                 let next = model.next[(ea / 0x1000 % 128) as usize];
                 let mas1 = 0x8000_0000 | pid << 16 | u32::from(space) << 12 | mas4 & 0xf00;
-                let mas2 = (ea / 0x1000 * 0x1000) | mas4 & 0x7f;
+                let mas2 = ea & 0xffff_f000 | mas4 & 0x7f;
                 let mas0 = mas0_of((mas4 >> 28 & 1, 0, next), (next + 1) % 4);
                 assert_eq!(shown(&mas), (mas0, Entry { mas1, mas2, mas3: 0, mas7: 0 }));
                 assert_eq!((mas.mas6, mas.mas4), (pid << 16 | u32::from(space), mas4));

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mmu::Mmu;
-use crate::vcpu::Shared;
+use crate::shared::Shared;
 
 /// Real TLBs that refuse what a real CPU would not survive.
 struct Fake {
@@ -267,7 +267,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (address(), 0u32..4).prop_map(|(ea, which)| Step::Tlbivax(ea & mas::PAGE | which << 2)),
         1 => any::<(bool, bool)>().prop_map(|(tlb0, tlb1)| Step::Flash(tlb0, tlb1)),
         2 => pid().prop_map(Step::Pid),
-        2 => (any::<bool>(), spaces).prop_map(|(user, spaces)| Step::State((u32::from(user) * msr::PR) | spaces)),
+        2 => (any::<bool>(), spaces).prop_map(|(user, spaces)| Step::State(if user { msr::PR } else { 0 } | spaces)),
         12 => (address(), access()).prop_map(|(ea, access)| Step::Touch(ea, access)),
     ]
 }

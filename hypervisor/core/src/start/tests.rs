@@ -366,8 +366,8 @@ fn what_cannot_be_read_is_said() {
     assert!(last(&scene).starts_with("error H100: "));
     scene.entry.magic = 0;
     assert_eq!(last(&scene), "error: r6 is 0x00000000 instead of 0x45504150: this is no ePAPR boot");
-    scene.entry = Entry { core: Core::new(0x8024_0012), ..good.entry };
-    assert_eq!(last(&scene), "error: this firmware is for e500mc cores");
+    scene.entry = Entry { core: Core::new(0x8040_0020), ..good.entry };
+    assert_eq!(last(&scene), "error: this firmware is for e500mc and e5500 cores");
 }
 
 #[test]

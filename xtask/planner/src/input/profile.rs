@@ -157,7 +157,10 @@ fn shared(table: &mut Table<'_>) -> Option<(At<String>, SharedArea, Vec<At<Strin
     Some((name, area, partitions))
 }
 
-fn connection(table: &mut Table<'_>) -> Option<(At<String>, Option<Channel>, Vec<At<String>>)> {
+/// The name of a channel between two partitions, the channel when it makes sense, and the partitions as they are named.
+type Connection = (At<String>, Option<Channel>, Vec<At<String>>);
+
+fn connection(table: &mut Table<'_>) -> Option<Connection> {
     let name = table.name("name");
     let name = table.required("name", name);
     if let Some(name) = &name {

@@ -252,7 +252,7 @@ fn converse(fault: Fault) -> (Result<Vec<(String, Duration)>>, Vec<String>) {
     let report = fake.wait_for(&ready).unwrap().bytes;
     let system = fake.system.clone();
     let loads = system.guests.iter().map(|guest| format!("{}: loaded, entry 0x0", guest.label)).collect::<Vec<_>>();
-    let result = run(&mut fake, &system, &loads, report);
+    let result = run(&mut fake, &system, &Steps::default(), &loads, report);
     (result, fake.found)
 }
 
