@@ -1,4 +1,4 @@
-//! Records what compiled the tool: the compiler, where its targets lie, and the deflate crate.
+//! Records what compiled the tool: the compiler, its host, where its targets lie, and the deflate crate.
 //!
 //! Each of them reaches the bytes of a bundle, so each is part of the ids of cached stages. Known at
 //! compile time, they cost a run of the tool nothing. It also lists the pages of `cargo xtask explain`.
@@ -19,6 +19,7 @@ fn main() {
     };
     println!("cargo::rustc-env=CITRINE_RUSTC={} ({})", field("release:"), field("commit-hash:"));
     println!("cargo::rustc-env=CITRINE_RUSTC_RELEASE={}", field("release:"));
+    println!("cargo::rustc-env=CITRINE_HOST={}", field("host:"));
     println!("cargo::rustc-env=CITRINE_SYSROOT={}", ask(&["--print", "sysroot"]).trim());
 
     let lock = "../Cargo.lock";

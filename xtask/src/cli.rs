@@ -34,6 +34,8 @@ pub enum Command {
     Lock(Lock),
     Cache(CacheArgs),
     Test(Test),
+    Fuzz(Fuzz),
+    Coverage(Coverage),
 }
 
 /// A board and a profile, by name or by file.
@@ -226,7 +228,7 @@ pub struct Qemu {
     /// Core to emulate instead of the stand-in's own, such as e5500
     #[arg(long, value_name = "CORE")]
     pub cpu: Option<String>,
-    /// Memory to emulate instead of the stand-in's own, such as "4 GiB"
+    /// Memory to emulate instead of the stand-in's own, from address 0, such as "8 GiB"; partitions may lie in all of it
     #[arg(long, value_name = "SIZE", value_parser = mebibytes)]
     pub memory: Option<u32>,
 }
@@ -267,7 +269,7 @@ pub struct CacheArgs {
 /// Example: cargo xtask test --yes
 #[derive(Args, Debug)]
 pub struct Test {
-    /// Add the long proofs: double build with empty caches, repeated boots
+    /// Add the long proofs: double build with empty caches, repeated boots, some fuzzing
     #[arg(long)]
     pub full: bool,
     /// Rewrite the expected output of golden and bad-input tests instead of comparing
@@ -275,6 +277,35 @@ pub struct Test {
     pub bless: bool,
     #[command(flatten)]
     pub setup: Setup,
+}
+
+/// Let libFuzzer look for inputs that make the hypervisor break a promise.
+///
+/// It begins with the inputs that are kept in tests/fuzz/corpus/. One that breaks a promise is kept, and named.
+///
+/// Example: cargo xtask fuzz emulator --seconds 600
+#[derive(Args, Debug)]
+pub struct Fuzz {
+    /// What to fuzz: emulator, guest-tree, hypercalls, loader or mux
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// For how long
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: u32,
+    #[command(flatten)]
+    pub setup: Setup,
+}
+
+/// Show how many lines of the hypervisor its tests on the host execute, file by file.
+///
+/// Needs the compiler's LLVM tools: rustup component add llvm-tools
+///
+/// Example: cargo xtask coverage
+#[derive(Args, Debug)]
+pub struct Coverage {
+    /// Fail below this percentage
+    #[arg(long, value_name = "PERCENT", default_value_t = 90, value_parser = clap::value_parser!(u8).range(..=100))]
+    pub least: u8,
 }
 
 /// Files of the user's own in place of built ones.

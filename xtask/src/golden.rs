@@ -3,6 +3,7 @@
 
 use citrine_core::config::Config;
 use citrine_formats::{fdt, hvconfig};
+use citrine_planner::diag::has_errors;
 use citrine_planner::plan::LoadPlan;
 use citrine_planner::render::{Digests, boot_cmd, hv_dts, strip_markers};
 use citrine_planner::{place, rules};
@@ -40,7 +41,9 @@ fn outputs(board: &str, profile: &str) -> Vec<String> {
     check += &summary(&plan, found.len());
 
     let blob = compile(&marked, Source { file: &source.0, text: &source.1 }).unwrap_or_else(|d| panic!("{d:#?}"));
-    assert_eq!(rules::tree::check("hv.dtb", &blob, &board), [], "the hypervisor accepts what check accepts");
+    // That CPUs are left unused on purpose is not in the tree, so of them it warns.
+    let judged = rules::tree::check("hv.dtb", &blob, &board);
+    assert!(!has_errors(&judged), "the hypervisor accepts what check accepts: {judged:#?}");
     tree_says_what_the_plan_says(&blob, &plan);
 
     let dir = format!("tests/golden/{}/{}", plan.board.name, plan.profile.name);

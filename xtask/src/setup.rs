@@ -31,6 +31,8 @@ pub enum Need {
     Qemu,
     /// The tests, with the programs that they compare against.
     Test,
+    /// Fuzzing: libFuzzer is compiled.
+    Fuzz,
 }
 
 impl Need {
@@ -56,6 +58,7 @@ impl Need {
                 "make",
             ],
             Self::Qemu => &["device-tree-compiler", "qemu-system-ppc", "u-boot-qemu"],
+            Self::Fuzz => &["g++"],
             Self::Test => &["e2fsprogs", "openssh-client", "python3", "u-boot-tools"],
         }
     }

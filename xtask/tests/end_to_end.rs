@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
+mod systems;
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -90,6 +90,38 @@ static INSTRUCTIONS: &[Instruction] = &[
     row(31, 978, Operation::Tlbwe),
 ];
 
+/// Where each opcode is in [`INSTRUCTIONS`], by extended opcode: an exit must not search.
+static BRANCHES: [u8; 1024] = places(19);
+/// The same for the other primary opcode.
+static OTHERS: [u8; 1024] = places(31);
+/// In no row.
+const NOWHERE: u8 = u8::MAX;
+
+const fn places(primary: u32) -> [u8; 1024] {
+    let mut places = [NOWHERE; 1024];
+    let mut row = 0;
+    while row < INSTRUCTIONS.len() {
+        let key = INSTRUCTIONS[row].key;
+        if key >> 10 == primary {
+            places[(key & 0x3ff) as usize] = row as u8;
+        }
+        row += 1;
+    }
+    places
+}
+
+/// The operation of an instruction.
+fn operation(word: Word) -> Option<Operation> {
+    let key = word.key();
+    let places = match key >> 10 {
+        31 => &OTHERS,
+        19 => &BRANCHES,
+        _ => return None,
+    };
+    let place = places.get((key & 0x3ff) as usize).copied().unwrap_or(NOWHERE);
+    INSTRUCTIONS.get(usize::from(place)).map(|row| row.operation)
+}
+
 /// Bit of a register's number that makes it one of the kernel's (Power ISA 2.06 III-E §5.4.1).
 const SUPERVISOR: u32 = 0x10;
 /// Messages of `msgsnd` and `msgclr` (Power ISA 2.06 III-E §11.2): their type.
@@ -135,8 +167,7 @@ impl Word {
 /// The interrupt that the instruction causes instead; nothing has been changed, and it is not delivered yet.
 pub fn emulate(vcpu: &mut Vcpu, word: u32, cpu: &mut impl Cpu) -> Result<(), Interrupt> {
     let word = Word(word);
-    let row = INSTRUCTIONS.binary_search_by_key(&word.key(), |row| row.key).ok();
-    let operation = row.and_then(|row| INSTRUCTIONS.get(row)).ok_or(ILLEGAL)?.operation;
+    let operation = operation(word).ok_or(ILLEGAL)?;
     if vcpu.is_user() {
         user(vcpu, word, operation)?;
     }

@@ -133,6 +133,7 @@ fn storage(vcpu: &mut Vcpu, cpu: &mut impl Cpu, ea: u32, access: Access) -> Resu
 }
 
 /// The guest's TLBs have nothing there.
+#[inline(never)]
 fn miss(vcpu: &mut Vcpu, cpu: &mut impl Cpu, ea: u32, access: Access) -> Result<(), Checkstop> {
     let space = space(vcpu, access);
     vcpu.mmu.load_miss(&mut vcpu.shared, vcpu.registers.pid, ea, space);

@@ -2,7 +2,7 @@
 //! (Power ISA 2.06 III-E §7.6, §7.10; e500mc reference manual §4).
 
 use crate::cpu::Cpu;
-use crate::vcpu::{Vcpu, msr};
+use crate::vcpu::{Pending, Vcpu, msr};
 
 /// Bits of the exception syndrome register (Power ISA 2.06 III-E §7.2.13).
 pub mod esr {
@@ -235,6 +235,10 @@ pub(crate) fn set_msr(vcpu: &mut Vcpu, cpu: &mut impl Cpu, value: u32) {
 /// in the order of Power ISA 2.06 III-E §7.10.2.
 pub fn next(vcpu: &Vcpu) -> Option<Interrupt> {
     let registers = &vcpu.registers;
+    // So it is before nearly every entry.
+    if vcpu.pending == Pending::default() && registers.tsr == 0 {
+        return None;
+    }
     let timer = |status: u32, enable: u32| registers.tsr & status != 0 && registers.tcr & enable != 0;
     let waiting = [
         (msr::CE, timer(tsr::WIS, tcr::WIE), Interrupt::Watchdog),

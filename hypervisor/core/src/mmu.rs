@@ -256,18 +256,21 @@ impl Mmu {
     fn find(&self, space: bool, pid: u32, ea: u32) -> Option<(Place, &Entry)> {
         let set = set_of(ea);
         for (way, entry) in self.tlb0[set].iter().enumerate() {
-            if entry.matches(space, pid, ea) {
+            // All of this TLB are of one size.
+            if (ea ^ entry.mas2) & mas::PAGE == 0 && entry.matches(space, pid, ea) {
                 return Some((Place::Tlb0 { set, way }, entry));
             }
         }
-        let mut rest = self.valid1;
-        while rest != 0 {
-            let number = rest.trailing_zeros() as usize % ENTRIES;
-            let entry = &self.tlb1[number];
-            if entry.matches(space, pid, ea) {
-                return Some((Place::Tlb1(number), entry));
+        for (half, valid) in [(0, self.valid1 as u32), (32, (self.valid1 >> 32) as u32)] {
+            let mut rest = valid;
+            while rest != 0 {
+                let number = (half + rest.trailing_zeros()) as usize % ENTRIES;
+                let entry = &self.tlb1[number];
+                if entry.matches(space, pid, ea) {
+                    return Some((Place::Tlb1(number), entry));
+                }
+                rest &= rest - 1;
             }
-            rest &= rest - 1;
         }
         None
     }

@@ -189,7 +189,10 @@ impl Shadow {
             return Ok(());
         }
 
-        let (n, start) = largest(entry, ea, at, here, map);
+        // Where instructions and data are of two spaces, what stands for one of them is in the other's way: with
+        // large pages an instruction and what it loads could drive each other out for ever.
+        let largest_page = if matches!(spaces, msr::IS | msr::DS) { 1 } else { LARGEST };
+        let (n, start) = largest(entry, ea, at, here, map, largest_page);
         let within = (1u32 << (10 + 2 * n)) - 1;
         let base = ea & !within;
         let real = if entry.tid() == 0 && !user { 0 } else { self.real };
@@ -316,9 +319,9 @@ fn permissions(entry: &Entry, spaces: u32, user: bool, access: Access) -> u32 {
     }
 }
 
-/// The largest real page for an address, as n of 4^n KiB, and where it begins.
-fn largest(entry: &Entry, ea: u32, at: GuestPhys, here: TruePhys, map: &GuestMap) -> (u32, TruePhys) {
-    for n in (2..=LARGEST).rev() {
+/// The largest real page for an address, at most `limit`, as n of 4^n KiB, and where it begins.
+fn largest(entry: &Entry, ea: u32, at: GuestPhys, here: TruePhys, map: &GuestMap, limit: u32) -> (u32, TruePhys) {
+    for n in (2..=limit).rev() {
         let size = 1u64 << (10 + 2 * n);
         let offset = u64::from(ea) & (size - 1);
         // Aligned in the guest-physical space too, since an entry is, by its own size.

@@ -10,13 +10,27 @@ use citrine_formats::addr::{Address as _, GuestPhys};
 
 use crate::cpu::{self, spr};
 use crate::guest_tlb::Tlbs;
-use crate::physical::Ram;
+use crate::physical::{Ram, reach, word};
 use crate::system::{SHARED, kick};
 use crate::tlb::Windows;
 
 /// A spin table entry's words: release address, r3, reserved, PIR (ePAPR 1.1 §5.5.2.1).
 const SPIN_ADDR_LOW: u64 = 4;
 const SPIN_WORDS: usize = 4;
+/// Pages of 4 KiB.
+const PAGE_BITS: u32 = 12;
+const PAGE_OFFSET: u32 = 0xfff;
+
+/// The page from which an instruction was read last: the next one is most often in it, too.
+#[derive(Clone, Copy, Debug)]
+struct Code {
+    /// Number of the guest-physical page; none has the highest.
+    page: u32,
+    /// Effective address of the page in a window.
+    ea: u32,
+    /// [`Windows::changes`] when it was found there.
+    changes: u32,
+}
 
 /// The CPU as its guest needs it.
 #[derive(Debug)]
@@ -29,6 +43,7 @@ pub struct Hardware {
     shadow: &'static mut Shadow,
     windows: &'static mut Windows,
     tlbs: Tlbs,
+    code: Code,
     /// There may be mail for this CPU, from itself.
     pub has_mail: bool,
 }
@@ -42,7 +57,8 @@ impl Hardware {
         shadow: &'static mut Shadow,
         windows: &'static mut Windows,
     ) -> Self {
-        Self { cpu, who, map, spin_table, shadow, windows, tlbs: Tlbs::new(), has_mail: false }
+        let code = Code { page: u32::MAX, ea: 0, changes: 0 };
+        Self { cpu, who, map, spin_table, shadow, windows, tlbs: Tlbs::new(), code, has_mail: false }
     }
 
     /// The guest's memory.
@@ -53,6 +69,17 @@ impl Hardware {
     /// The windows, for whoever needs other memory.
     pub fn windows(&mut self) -> &mut Windows {
         self.windows
+    }
+
+    /// Finds the page from which the next instructions are read.
+    #[cold]
+    #[inline(never)]
+    fn find_code(&mut self, page: u32) -> Option<()> {
+        // The map of a partition does not change, and consists of whole pages.
+        let (start, room) = self.map.translate(GuestPhys(u64::from(page) << PAGE_BITS))?;
+        let (ea, _) = reach(self.windows, start).filter(|_| room > u64::from(PAGE_OFFSET))?;
+        self.code = Code { page, ea, changes: self.windows.changes() };
+        Some(())
     }
 
     /// Whether a virtual CPU has been released from the spin table: where it is to enter, and its r3.
@@ -132,10 +159,13 @@ impl Cpu for Hardware {
     }
 
     fn fetch(&mut self, at: GuestPhys) -> Option<u32> {
-        let mut ram = Ram(self.windows);
-        let mut word = [0; 4];
-        GuestMemory { map: &self.map, physical: &mut ram }.read(at, &mut word).ok()?;
-        Some(u32::from_be_bytes(word))
+        let page = u32::try_from(at.get() >> PAGE_BITS).ok()?;
+        let offset = at.get() as u32 & PAGE_OFFSET & !3;
+        if self.code.page != page || self.code.changes != self.windows.changes() {
+            self.find_code(page)?;
+        }
+        // SAFETY: the window shows the page: none was replaced since it was found there.
+        Some(unsafe { word(self.code.ea + offset) })
     }
 
     fn shadow(&mut self, change: &mmu::Change) {

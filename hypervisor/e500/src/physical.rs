@@ -43,6 +43,25 @@ pub fn reach(windows: &mut Windows, at: TruePhys) -> Option<(u32, u32)> {
     Some((ea, PageSize::M256.bytes() - offset))
 }
 
+/// A word of memory that others may be changing.
+///
+/// # Safety
+/// It must be mapped, and `ea` a multiple of 4.
+pub unsafe fn word(ea: u32) -> u32 {
+    #[cfg(target_arch = "powerpc")]
+    {
+        let word;
+        // SAFETY: the caller's promise.
+        unsafe { core::arch::asm!("lwz {}, 0({})", out(reg) word, in(reg_nonzero) ea, options(nostack, readonly)) };
+        word
+    }
+    #[cfg(not(target_arch = "powerpc"))]
+    {
+        let _ = ea;
+        0
+    }
+}
+
 /// Memory as this CPU's windows show it.
 #[derive(Debug)]
 pub struct Ram<'a>(pub &'a mut Windows);

@@ -70,6 +70,8 @@ impl Runner {
     fn run(mut self) -> ! {
         self.reset();
         self.read_mail();
+        // The shell greets before anybody types.
+        self.hardware.has_mail |= console::serve(self.cpu, self.system, self.hardware.windows());
         loop {
             match self.activity {
                 Activity::Idle => cpu::wait(),

@@ -128,12 +128,18 @@ pub fn page(at: TruePhys, size: PageSize) -> (TruePhys, u32) {
 pub struct Windows {
     pages: [Option<TruePhys>; WINDOW_COUNT],
     next: usize,
+    changes: u32,
 }
 
 impl Windows {
     /// No window shows anything.
     pub const fn new() -> Self {
-        Self { pages: [None; WINDOW_COUNT], next: 0 }
+        Self { pages: [None; WINDOW_COUNT], next: 0, changes: 0 }
+    }
+
+    /// How often a window has been replaced: what was reached through one is there for as long as this stays.
+    pub const fn changes(&self) -> u32 {
+        self.changes
     }
 
     /// The effective address for a true-physical one, and the entry to write first if there is one.
@@ -146,6 +152,7 @@ impl Windows {
             return (ea + offset, None);
         }
         self.pages[index] = Some(pa);
+        self.changes = self.changes.wrapping_add(1);
         self.next = (index + 1) % WINDOW_COUNT;
         (ea + offset, Some(Entry { slot: 8 + index as u8, ea, pa, size: PageSize::M256, what: What::Memory }))
     }

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use citrine_formats::uimage::{Compression, Image, Kind};
-use citrine_planner::diag::{Diagnostic, Result};
+use citrine_planner::diag::Result;
 use citrine_planner::pack::image::{Fields, wrap};
 use flate2::read::GzDecoder;
 use xshell::cmd;
@@ -21,6 +21,9 @@ const FIELD: usize = 65;
 const DOMAIN: usize = 5 * FIELD;
 /// Where in it the time of the entry is kept; `tests/perf/bench.c` reads it there by `uname`.
 const ENTERED: usize = 16;
+
+/// The one time in what is booted.
+const EPOCH: u32 = 1_700_000_000;
 
 /// The program that measures, and what starts it instead of a shell.
 const PROGRAM: &str = "tests/perf/bench.c";
@@ -45,7 +48,7 @@ pub fn timed_kernel(uimage: &[u8]) -> Result<Vec<u8>> {
         flat.extend_from_slice(&word.to_be_bytes());
     }
     let fields =
-        Fields { kind: Kind::Kernel, compression: Compression::Gzip, name: "timed linux", load: 0, entry, time: 0 };
+        Fields { kind: Kind::Kernel, compression: Compression::Gzip, name: "timed linux", load: 0, entry, time: EPOCH };
     let wrapped = wrap(fields, image::gzip(&flat)).ok_or_else(|| wrong("it is too long"))?;
     Ok(wrapped.pieces().concat())
 }
@@ -82,7 +85,7 @@ pub fn rootfs(root: &Path, dir: &Path, uimage: &[u8]) -> Result<Vec<u8>> {
     GzDecoder::new(read.payload).read_to_end(&mut ext2).map_err(|error| wrong(&error.to_string()))?;
     let write = |name: &str, bytes: &[u8]| {
         let path = dir.join(name);
-        fs_err::write(&path, bytes).map_err(|error| Box::<Diagnostic>::from(cannot_write(&path, &error)))
+        fs_err::write(&path, bytes).map_err(|error| Box::new(cannot_write(&path, &error)))
     };
     write("rootfs.ext2", &ext2)?;
     write("inittab", INITTAB.as_bytes())?;
@@ -93,9 +96,11 @@ pub fn rootfs(root: &Path, dir: &Path, uimage: &[u8]) -> Result<Vec<u8>> {
     let options = ["-Os", "-Wall", "-Werror", "-static", "-nostdlib", "-ffreestanding", "-fno-pie", "-no-pie"];
     let linker = ["-Wl,--build-id=none", "-s"];
     capture(clean(cmd!(shell, "powerpc-linux-gnu-gcc {options...} {linker...} -o bench {source}")))?;
-    capture(clean(cmd!(shell, "debugfs -w -f commands rootfs.ext2")))?;
+    // The time of the files counts, too: it is written in the guest.
+    let edit = clean(cmd!(shell, "debugfs -w -f commands rootfs.ext2"));
+    capture(edit.env("E2FSPROGS_FAKE_TIME", EPOCH.to_string()))?;
     let ext2 = fs_err::read(dir.join("rootfs.ext2")).map_err(|error| wrong(&error.to_string()))?;
-    image::uimage(Kind::Ramdisk, "bench rootfs", 0, &image::gzip(&ext2))
+    image::uimage(Kind::Ramdisk, "bench rootfs", EPOCH, &image::gzip(&ext2))
 }
 
 /// The bare machine's tree with only what a partition has too: CPU, memory, interrupt controller, serial line.

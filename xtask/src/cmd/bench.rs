@@ -90,11 +90,12 @@ pub fn run(args: &Bench, ui: &Ui) -> CmdResult {
     let plain = Parts::read(&plain, None, ui)?;
     let kernel = images::timed_kernel(part(&plain, Role::Kernel)?)?;
     let rootfs = images::rootfs(project.root(), dir.path(), part(&plain, Role::Rootfs)?)?;
-    let files = ["kernel.uImage", "rootfs.uImage"].map(|name| dir.path().join(name));
-    for (path, bytes) in files.iter().zip([&kernel, &rootfs]) {
-        fs_err::write(path, bytes).map_err(|error| cannot_write(path, &error))?;
-    }
-    let [kernel_file, rootfs_file] = files;
+    let write = |name: &str, bytes: &[u8]| -> DiagResult<PathBuf> {
+        let path = dir.path().join(name);
+        fs_err::write(&path, bytes).map_err(|error| cannot_write(&path, &error))?;
+        Ok(path)
+    };
+    let (kernel_file, rootfs_file) = (write("kernel.uImage", &kernel)?, write("rootfs.uImage", &rootfs)?);
     let given = Overrides { kernel: Some(kernel_file), rootfs: Some(rootfs_file), hypervisor: None };
     let linux = Parts::read(&bundle(&project, "tests/perf/bench-linux.toml", given, args, ui)?, None, ui)?;
     let small = bundle(&project, "tests/perf/bench-guest.toml", Overrides::default(), args, ui)?;
@@ -117,13 +118,7 @@ pub fn run(args: &Bench, ui: &Ui) -> CmdResult {
 }
 
 /// A bundle that is up to date, of the profile in a file of the project.
-fn bundle(
-    project: &Project,
-    profile: &str,
-    overrides: Overrides,
-    args: &Bench,
-    ui: &Ui,
-) -> Result<PathBuf, Failure> {
+fn bundle(project: &Project, profile: &str, overrides: Overrides, args: &Bench, ui: &Ui) -> Result<PathBuf, Failure> {
     let profile = project.root().join(profile).display().to_string();
     let target = Target { board: BOARD.to_owned(), profile };
     let making = Making { overrides, setup: args.setup.clone(), ..Making::default() };

@@ -4,7 +4,9 @@ mod bench;
 pub mod bundle;
 mod cache;
 pub mod check;
+mod coverage;
 mod explain;
+mod fuzz;
 mod guest_tree;
 mod inner_loop;
 mod lock;
@@ -32,5 +34,7 @@ pub fn run(command: Command, ui: &Ui) -> CmdResult {
         Command::Lock(args) => lock::run(&args, ui),
         Command::Cache(args) => cache::run(&args, ui),
         Command::Test(args) => test::run(&args, ui),
+        Command::Fuzz(args) => fuzz::run(&args, ui),
+        Command::Coverage(args) => coverage::run(&args, ui),
     }
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use citrine_planner::diag::Diagnostic;
 use serde_json::json;
 
+use super::fuzz::{self, Budget};
 use crate::build::lock::Lock;
 use crate::cli::Test;
 use crate::project::Project;
@@ -15,12 +16,17 @@ use crate::tools::FAILED;
 
 /// The firmware has no tests of its own and compiles only for its own target.
 const HOST: [&str; 3] = ["--workspace", "--exclude", "citrine-firmware"];
+/// Inputs that fuzzing tries of each target: half a minute.
+const FUZZ_RUNS: u32 = 20_000;
 
 /// Runs `test`.
 pub fn run(args: &Test, ui: &Ui) -> CmdResult {
     let project = Project::find()?;
     let lock = Lock::read(project.root())?;
-    ensure(&[Need::Bundle, Need::Sources, Need::Qemu, Need::Test], args.setup.yes, &lock, &ui.progress())?;
+    let needs = [Need::Bundle, Need::Sources, Need::Qemu, Need::Test, Need::Fuzz];
+    // Only the long proofs are fuzzing.
+    let needs = if args.full { &needs[..] } else { &needs[..4] };
+    ensure(needs, args.setup.yes, &lock, &ui.progress())?;
     let mut steps: Vec<(&str, Vec<&str>)> = vec![
         ("format", vec!["fmt", "--all", "--check"]),
         ("lints", [&["clippy", "--locked", "--all-targets"][..], &HOST, &["--", "-D", "warnings"]].concat()),
@@ -59,29 +65,61 @@ pub fn run(args: &Test, ui: &Ui) -> CmdResult {
                 "--nocapture",
             ],
         ));
+        steps.push((
+            "long smoke boots",
+            vec![
+                "test",
+                "--locked",
+                "-p",
+                "xtask",
+                "--features",
+                "long-proofs",
+                "--bin",
+                "xtask",
+                "--",
+                "smoke::tests::high_memory",
+                "--test-threads=1",
+                "--nocapture",
+            ],
+        ));
     }
     for (name, arguments) in &steps {
         ui.say(&format!("== {name}: cargo {}", arguments.join(" ")));
         cargo(project.root(), arguments, args.bless).map_err(|why| failed(name, arguments, &why))?;
     }
+    let mut done: Vec<&str> = steps.iter().map(|step| step.0).collect();
+    if args.full {
+        for target in fuzz::targets(project.root())? {
+            ui.say(&format!("== fuzzing: {target}, {FUZZ_RUNS} inputs"));
+            fuzz::fuzz(project.root(), &target, Budget::Runs(FUZZ_RUNS))?;
+        }
+        done.push("fuzzing");
+    }
     if ui.is_json() {
-        ui.object(&json!({ "type": "test", "steps": steps.iter().map(|step| step.0).collect::<Vec<_>>() }));
+        ui.object(&json!({ "type": "test", "steps": done }));
     } else {
-        ui.say(&format!("all {} steps passed", steps.len()));
+        ui.say(&format!("all {} steps passed", done.len()));
     }
     Ok(())
 }
 
-/// Runs cargo with the output to this process's own; what it failed with is the error.
-fn cargo(root: &Path, arguments: &[&str], bless: bool) -> Result<(), String> {
+/// Cargo in the checkout, as if it had been called by hand.
+pub(super) fn clean_cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments).current_dir(root);
+    command.current_dir(root);
     // What the outer `cargo run` says of the tool's own package is not for the inner cargo.
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR") {
             command.env_remove(name);
         }
     }
+    command
+}
+
+/// Runs cargo with the output to this process's own; what it failed with is the error.
+fn cargo(root: &Path, arguments: &[&str], bless: bool) -> Result<(), String> {
+    let mut command = clean_cargo(root);
+    command.args(arguments);
     if bless {
         command.env("CITRINE_BLESS", "1");
     }

@@ -141,7 +141,7 @@ fn cases(under: &str, prefix: &str) -> Vec<PathBuf> {
     let mut dirs: Vec<PathBuf> = std::fs::read_dir(tests_dir().join(under))
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix))
+        .filter(|path| path.is_dir() && path.file_name().unwrap().to_str().unwrap().starts_with(prefix))
         .collect();
     dirs.sort();
     assert!(!dirs.is_empty(), "there are no cases in {under}");

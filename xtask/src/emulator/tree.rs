@@ -3,8 +3,8 @@
 //! U-Boot takes `bootcmd` and `bootdelay` from the node `/config` of its control tree before its default
 //! environment, so nothing has to be typed and no second is lost on a countdown.
 
-use dtoolkit::fdt::Fdt;
 use dtoolkit::Node as _;
+use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 
 use citrine_planner::diag::{Diagnostic, Label, Result};

@@ -3,7 +3,7 @@
 //!
 //! All other parts are the bundle's own bytes, at the addresses that its manifest signs.
 
-use citrine_formats::addr::TruePhys;
+use citrine_formats::addr::{Span, TruePhys};
 use citrine_formats::hvconfig::Digest;
 use citrine_formats::manifest::{Manifest, Part, Role};
 use citrine_formats::uimage::Header;
@@ -56,7 +56,7 @@ pub struct StandIn {
 pub struct Hardware {
     /// Core, as QEMU calls it.
     pub cpu: Option<String>,
-    /// Memory in MiB.
+    /// Memory from address 0, in MiB: with more of it the stand-in has room for partitions that its own has not.
     pub ram_mib: Option<u32>,
     /// Number of CPUs; the profile's other CPUs must be unused ones.
     pub cpus: Option<u32>,
@@ -85,7 +85,9 @@ pub fn prepare(project: &Project, parts: &Parts, wanted: &Hardware, ui: &Ui) -> 
         )));
     }
     let (board, profile) = at_bundled_addresses(board, parts.profile.clone(), manifest);
-    let board = Board { cpus: wanted.cpus.unwrap_or(bundled.cpus), ..board };
+    let ram = wanted.ram_mib.and_then(|mib| Span::new(TruePhys(0), u64::from(mib) << 20).ok());
+    let ram = ram.map_or(board.ram, |bank| vec![bank]);
+    let board = Board { cpus: wanted.cpus.unwrap_or(bundled.cpus), ram, ..board };
     let mut profile = profile;
     profile.unused_cpus.retain(|cpu| *cpu < board.cpus);
     let plan = place::place(&board, &profile, &artifacts::known(None))?;
@@ -96,7 +98,6 @@ pub fn prepare(project: &Project, parts: &Parts, wanted: &Hardware, ui: &Ui) -> 
     let mut machine = machine(&board)?;
     machine.cpu = wanted.cpu.clone().unwrap_or(machine.cpu);
     machine.counts = wanted.counts;
-    machine.ram_mib = wanted.ram_mib.unwrap_or(machine.ram_mib);
     let tree = emulator::tree::hardware_tree(&machine)?;
     // What is signed, not what was read.
     let digest = |part: &Part| Digest { size: part.size, sha256: part.sha256 };

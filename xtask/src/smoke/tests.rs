@@ -20,8 +20,12 @@ use crate::project::Project;
 use crate::report::Ui;
 use crate::setup::Need;
 
-fn arguments() -> BundleArgs {
-    let words = ["xtask", "bundle", "--board", "p4080ds", "--profile", "two-linux", "--yes"];
+mod damaged;
+#[cfg(feature = "long-proofs")]
+mod high_memory;
+
+fn arguments(profile: &str) -> BundleArgs {
+    let words = ["xtask", "bundle", "--board", "p4080ds", "--profile", profile, "--yes"];
     match Cli::try_parse_from(words).expect("these are the bundle's arguments").command {
         Command::Bundle(args) => args,
         other => panic!("{other:?}"),
@@ -32,7 +36,7 @@ fn arguments() -> BundleArgs {
 fn a_flipped_bit_in_the_loaded_kernel_is_a_crc_error_of_that_image() {
     let ui = Ui::new(true);
     let project = Project::find().unwrap();
-    let bundle = build(&project, &arguments(), &[Need::Bundle, Need::Qemu], &ui).unwrap();
+    let bundle = build(&project, &arguments("two-linux"), &[Need::Bundle, Need::Qemu], &ui).unwrap();
     let mut parts = Parts::read(&bundle.published.tar, None, &ui).unwrap();
     let whole = expected(&parts, &prepare(&project, &parts, &Hardware::default(), &ui).unwrap()).unwrap().loads;
     let good = |line: &&String| line.contains(" bytes, CRC ok, sha256 ") && line.ends_with(", digest ok");
@@ -119,7 +123,7 @@ fn as_the_boards_uboot_fixes_it(tree: &[u8], bootargs: &str) -> Vec<u8> {
 fn the_boards_own_trees_pass_the_firmwares_whole_start_path() {
     let ui = Ui::new(true);
     let project = Project::find().unwrap();
-    let bundle = build(&project, &arguments(), &[Need::Bundle], &ui).unwrap();
+    let bundle = build(&project, &arguments("two-linux"), &[Need::Bundle], &ui).unwrap();
     let parts = Parts::read(&bundle.published.tar, None, &ui).unwrap();
     let loaded: Vec<_> = parts
         .verified

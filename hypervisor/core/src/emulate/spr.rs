@@ -148,9 +148,25 @@ pub(super) static REGISTERS: &[Register] = &[
     one(spr::SVR, Kind::Identified(|cpu| cpu.svr)),
 ];
 
-fn find(number: u32) -> Option<Register> {
-    let row = REGISTERS.partition_point(|row| row.last < number);
-    REGISTERS.get(row).copied().filter(|row| row.first <= number)
+/// Where each number is in [`REGISTERS`]: an exit must not search.
+static ROWS: [u8; 1024] = rows();
+
+const fn rows() -> [u8; 1024] {
+    let mut rows = [u8::MAX; 1024];
+    let mut row = 0;
+    while row < REGISTERS.len() {
+        let mut number = REGISTERS[row].first;
+        while number <= REGISTERS[row].last {
+            rows[number as usize] = row as u8;
+            number += 1;
+        }
+        row += 1;
+    }
+    rows
+}
+
+fn find(number: u32) -> Option<&'static Register> {
+    REGISTERS.get(usize::from(*ROWS.get(number as usize)?))
 }
 
 /// Reads a register; none when there is no such register, or it is only written.
@@ -226,7 +242,10 @@ fn set_tcr(vcpu: &mut Vcpu, cpu: &mut impl Cpu, value: u32) {
 
 /// SPRG0 to SPRG7.
 fn sprg(vcpu: &mut Vcpu, index: u32) -> Option<&mut u32> {
-    let index = index as usize;
     let shared = &mut vcpu.shared;
-    shared.sprg0.iter_mut().chain(&mut shared.sprg4).nth(index).map(|double| &mut double.low)
+    let double = match index {
+        0..=3 => shared.sprg0.get_mut(index as usize),
+        _ => shared.sprg4.get_mut(index as usize - 4),
+    };
+    double.map(|double| &mut double.low)
 }

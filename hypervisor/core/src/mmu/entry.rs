@@ -105,17 +105,18 @@ impl Entry {
 
     /// Bytes that it translates: 4 KiB to 4 GiB. Sizes that do not exist count as the nearest that does.
     pub const fn size(&self) -> u64 {
-        let size = match (self.mas1 & mas::TSIZE) >> mas::TSIZE_SHIFT {
-            0 => 1,
-            size @ 1..=10 => size,
-            _ => 11,
-        };
-        1024 << (2 * size)
+        self.offset_bits() as u64 + 1
     }
 
     /// Bits of an address that are the offset in the page.
+    #[inline]
     pub(super) const fn offset_bits(&self) -> u32 {
-        (self.size() - 1) as u32
+        // Each exit asks for it, and 64-bit shifts are functions here.
+        match (self.mas1 & mas::TSIZE) >> mas::TSIZE_SHIFT {
+            0 => 0xfff,
+            size @ 1..=10 => (1024 << (2 * size)) - 1,
+            _ => !0,
+        }
     }
 
     /// First effective address.
@@ -129,8 +130,10 @@ impl Entry {
     }
 
     /// Whether it is valid and translates an address in this space for this process.
+    #[inline]
     pub const fn matches(&self, space: bool, pid: u32, ea: u32) -> bool {
-        self.is_valid() && self.space() == space && self.is_of(pid) && self.contains(ea)
+        // The address first: it tells most entries apart.
+        self.contains(ea) && self.is_valid() && self.space() == space && self.is_of(pid)
     }
 
     /// Whether it counts when the PID register has this value.

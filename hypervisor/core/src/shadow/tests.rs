@@ -426,6 +426,19 @@ fn instructions_and_data_in_different_spaces_take_turns() {
 }
 
 #[test]
+fn an_instruction_and_what_it_loads_from_the_other_space_are_there_together() {
+    let mut world = World::new();
+    let there = page(7, 0, 0, 0x0100_0000);
+    world.write(TLB1, page(7, 0, 0, 0));
+    world.write(TLB1 | 1 << 16, Entry { mas1: there.mas1 | mas::TS, ..there });
+    world.context(0, msr::DS);
+    assert!(world.touch(0x1000, Access::Execute) && world.touch(0x2000, Access::Read));
+    let executes = |entry: &Entry| entry.permits(true, Access::Execute);
+    assert!(world.tlb.lookup(true, 0x1000).is_some_and(executes), "the load would drive out its instruction for ever");
+    world.check();
+}
+
+#[test]
 fn a_page_for_everyone_replaces_those_of_processes() {
     let mut world = World::new();
     world.write(0, page(1, 1, 0x1000, 0x5000));

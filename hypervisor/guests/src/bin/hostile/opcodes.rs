@@ -143,7 +143,7 @@ fn levels(log: &mut Log) {
             }
             log.announce(kind, level);
             let seen = attempt(&Probe::new(0x4400_0002 | level << 5, 0x8000_0001, state));
-            log.note(kind, level, Said::Ended(seen.outcome), seen.outcome == Outcome::Completed);
+            log.tally(kind, level, Said::Ended(seen.outcome), seen.outcome == Outcome::Completed);
         }
     }
 }

@@ -1,0 +1,92 @@
+//! The same firmware on other machines and with other partitions, booted on the real QEMU.
+
+use crate::common::{Checkout, Run};
+
+/// Changes a file of the checkout, where `old` stands once.
+fn replace(checkout: &Checkout, file: &str, changes: &[(&str, &str)]) {
+    let path = checkout.root().join(file);
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    for (old, new) in changes {
+        assert_eq!(text.matches(old).count(), 1, "{old} in {file}");
+        text = text.replace(old, new);
+    }
+    std::fs::write(path, text).unwrap();
+}
+
+/// A boot that passes: its transcript, and how many partitions came to their prompts.
+fn passes(run: &Run) -> (String, usize) {
+    let result = run.result();
+    assert_eq!(result["passed"], true);
+    let transcript = std::fs::read(result["transcript"].as_str().unwrap()).unwrap();
+    println!("prompts: {}", result["prompts"]);
+    (String::from_utf8_lossy(&transcript).into_owned(), result["prompts"].as_object().unwrap().len())
+}
+
+/// The 32-bit firmware needs nothing that an e5500 has not.
+#[test]
+fn the_firmware_runs_on_an_e5500_and_refuses_an_e6500() {
+    let checkout = Checkout::new();
+    let boot =
+        |cpu: &str| checkout.run(&["qemu", "--board", "p4080ds", "--profile", "two-linux", "--yes", "--cpu", cpu]);
+    let (transcript, prompts) = passes(&boot("e5500"));
+    assert!(transcript.contains(" on e5500 ") && transcript.contains("cpus: 8 of 8 started"), "{transcript}");
+    assert_eq!(prompts, 2);
+
+    let refused = boot("e6500");
+    let error = refused.error();
+    assert_eq!(error["code"], "Q103", "{error:#}");
+    let said = error["primary"]["text"].as_str().unwrap();
+    assert!(said.contains("error: this firmware is for e500mc and e5500 cores"), "{said}");
+}
+
+#[test]
+fn a_partition_may_have_all_cpus() {
+    let checkout = Checkout::new();
+    let (transcript, prompts) =
+        passes(&checkout.run(&["qemu", "--board", "p4080ds", "--profile", "one-linux", "--yes"]));
+    assert!(transcript.contains("partition p1-linux: 8 CPUs (0-7)"), "{transcript}");
+    assert_eq!(prompts, 1);
+}
+
+#[test]
+fn two_cpus_are_enough_for_two_partitions() {
+    let checkout = Checkout::new();
+    replace(&checkout, "boards/p4080ds.toml", &[("cpus = 8\n", "cpus = 2\n")]);
+    let run = checkout.run(&["qemu", "--board", "p4080ds", "--profile", "two-linux", "--yes"]);
+    let (transcript, prompts) = passes(&run);
+    for line in ["cpus: 2 of 2 started", "partition p1-linux: 1 CPU (0)", "partition p2-linux: 1 CPU (1)"] {
+        assert!(transcript.contains(line), "{line} is missing in:\n{transcript}");
+    }
+    assert_eq!(prompts, 2);
+}
+
+/// True-physical addresses have 36 bits: whatever the partitions have is where 32 do not reach.
+#[test]
+fn partitions_may_lie_above_4_gib() {
+    let checkout = Checkout::new();
+    replace(&checkout, "boards/p4080ds.toml", &[("size = \"4 GiB\"", "size = \"8 GiB\"")]);
+    replace(
+        &checkout,
+        "profiles/two-linux.toml",
+        &[
+            ("memory = \"1 GiB\"\n", "memory = \"1 GiB\"\nmemory-address = 0x1_4000_0000\n"),
+            ("memory = \"512 MiB\"\n", "memory = \"512 MiB\"\nmemory-address = 0x1_e000_0000\n"),
+            ("size = \"1 MiB\"\n", "size = \"1 MiB\"\naddress = 0x1_2000_0000\n"),
+        ],
+    );
+    let target = ["qemu", "--board", "p4080ds", "--profile", "two-linux", "--yes"];
+    let (transcript, prompts) = passes(&checkout.run(&[&target[..], &["--memory", "8GiB"]].concat()));
+    for line in [
+        "memory p1-memory: 0x1_40000000..0x1_80000000, 1 GiB",
+        "memory p2-memory: 0x1_e0000000..0x2_00000000, 512 MiB",
+        "memory mailbox-shared: 0x1_20000000..0x1_20100000, 1 MiB, shared",
+    ] {
+        assert!(transcript.contains(line), "{line} is missing in:\n{transcript}");
+    }
+    assert_eq!(prompts, 2);
+
+    // The stand-in's own memory ends below.
+    let error = checkout.run(&target);
+    assert_eq!(error.output.status.code(), Some(1));
+    assert!(error.objects.iter().any(|object| object["code"] == "H107"), "{:#?}", error.objects);
+}
