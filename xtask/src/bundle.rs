@@ -8,17 +8,19 @@ use std::path::PathBuf;
 
 use citrine_formats::hvconfig::Digest;
 use citrine_formats::manifest::{Input, Manifest, Role, Sha256};
+use citrine_planner::board::Board;
 use citrine_planner::diag::{Diagnostic, has_errors};
 use citrine_planner::image::ImageFacts;
 use citrine_planner::pack::{self, Assembled, Content, Subject, image, parts, sha256};
 use citrine_planner::plan::{LoadPlan, Part};
+use citrine_planner::profile::Profile;
 use citrine_planner::render::Digests;
 use citrine_planner::{place, render, rules};
 use ssh_key::PrivateKey;
 
 use crate::artifacts::{Artifacts, How, gather};
 use crate::build::{Context, deflate_input};
-use crate::cli::{BundleArgs, Making};
+use crate::cli::{BundleArgs, Making, Overrides};
 use crate::dtc::{self, Source};
 use crate::output::{self, Published};
 use crate::project::{Project, template};
@@ -58,22 +60,12 @@ pub fn bring_up_to_date(
     let (board, profile) = project.target(&args.target.board, &args.target.profile, ui)?;
     // Mistakes that need no image are found before the first one is built.
     judge(&place::place(&board, &profile, &crate::artifacts::cached(project, &board))?)?;
-    let artifacts = gather(context, &board, &profile, &args.making.overrides)?;
-
-    let mut plan = place::place(&board, &profile, &artifacts.known())?;
-    for (role, made) in [(Role::Hypervisor, &artifacts.hypervisor), (Role::HardwareTree, &artifacts.hardware_tree)] {
-        let file = plan.part(role).map(|part| part.file.clone());
-        plan.facts.extend(file.map(|file| (file, made.facts.clone())));
-    }
-    let epoch = context.lock.source_date_epoch;
-    let (hv_dtb, boot_scr) = texts(project, &plan, &digests(&plan, &artifacts), epoch, ui)?;
-    for (role, size) in [(Role::Configuration, hv_dtb.len() as u64), (Role::Script, boot_scr.len())] {
-        let file = plan.part(role).map(|part| part.file.clone());
-        plan.facts.extend(file.map(|file| (file, ImageFacts::plain(size))));
-    }
+    let Planned { plan, artifacts, hv_dtb, boot_scr } =
+        planned(project, context, (&board, &profile), &args.making.overrides, ui)?;
     let warnings = judge(&plan)?;
     ui.diagnostics(&warnings);
 
+    let epoch = context.lock.source_date_epoch;
     let stages = stages(&plan, &artifacts);
     let inputs = inputs(context, &artifacts)?;
     let contents = contents(&plan, artifacts, hv_dtb, boot_scr);
@@ -94,6 +86,41 @@ pub fn bring_up_to_date(
         stages,
         new_key,
     })
+}
+
+/// The plan with the real size of every part, and what the parts are made of.
+#[derive(Debug)]
+pub struct Planned {
+    /// The plan.
+    pub plan: LoadPlan,
+    artifacts: Artifacts,
+    hv_dtb: Vec<u8>,
+    boot_scr: Content<'static>,
+}
+
+/// Builds every part, or takes it from the cache, and plans with what came out.
+///
+/// # Errors
+/// What building, placing and rendering return.
+pub fn planned(
+    project: &Project,
+    context: &Context<'_>,
+    (board, profile): (&Board, &Profile),
+    overrides: &Overrides,
+    ui: &Ui,
+) -> Result<Planned, Failure> {
+    let artifacts = gather(context, board, profile, overrides)?;
+    let mut plan = place::place(board, profile, &artifacts.known())?;
+    for (role, made) in [(Role::Hypervisor, &artifacts.hypervisor), (Role::HardwareTree, &artifacts.hardware_tree)] {
+        let file = plan.part(role).map(|part| part.file.clone());
+        plan.facts.extend(file.map(|file| (file, made.facts.clone())));
+    }
+    let (hv_dtb, boot_scr) = texts(project, &plan, &digests(&plan, &artifacts), context.lock.source_date_epoch, ui)?;
+    for (role, size) in [(Role::Configuration, hv_dtb.len() as u64), (Role::Script, boot_scr.len())] {
+        let file = plan.part(role).map(|part| part.file.clone());
+        plan.facts.extend(file.map(|file| (file, ImageFacts::plain(size))));
+    }
+    Ok(Planned { plan, artifacts, hv_dtb, boot_scr })
 }
 
 /// Errors as a failure, the rest to be shown.

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use citrine_planner::stages::Stage;
 use citrine_planner::units::parse_size;
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Reproducible, signed, bootable bundles for statically partitioned QorIQ boards.
 ///
@@ -24,6 +26,7 @@ pub struct Cli {
 pub enum Command {
     Bundle(BundleArgs),
     Check(Check),
+    Plan(Plan),
     Render(Render),
     GuestTree(GuestTree),
     Verify(Verify),
@@ -59,6 +62,45 @@ pub struct Target {
 pub struct Check {
     #[command(flatten)]
     pub target: Target,
+}
+
+/// Show who owns which memory at each stage of the boot, and how far every image may grow.
+///
+/// The picture is made for a design review: true-physical memory over the boot stages, and beside it what each
+/// partition sees. It is the same for the same input. Nothing is built; images that have been built count with their
+/// real size, and the others with their address. A plan that is wrong is shown, too, with exit code 1.
+///
+/// Example: cargo xtask plan --board p4080ds --profile two-linux -o map.svg
+#[derive(Args, Debug)]
+pub struct Plan {
+    #[command(flatten)]
+    pub target: Target,
+    /// Form of the map [default: what the name of the output file ends in, else table]
+    #[arg(long, value_name = "FORMAT", conflicts_with = "json")]
+    pub format: Option<MapFormat>,
+    /// Show this stage only; may be given several times
+    #[arg(long, value_name = "STAGE", value_parser = stage_parser())]
+    pub stage: Vec<Stage>,
+    /// Write it to this file instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// The forms of a memory map.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MapFormat {
+    /// Text in columns
+    Table,
+    /// One JSON object
+    Json,
+    /// A picture
+    Svg,
+}
+
+/// Reads the name of a boot stage.
+fn stage_parser() -> impl clap::builder::TypedValueParser<Value = Stage> {
+    PossibleValuesParser::new(Stage::ALL.map(Stage::name))
+        .map(|name| Stage::ALL.into_iter().find(|stage| stage.name() == name).unwrap_or(Stage::Run))
 }
 
 /// Print the hypervisor configuration tree (hv.dts), or the U-Boot script.
@@ -351,6 +393,23 @@ mod tests {
         assert_eq!(qemu("x.tar --console").unwrap().console.as_deref(), Some("hv"));
         assert_eq!(qemu("--console p1 x.tar").unwrap().console.as_deref(), Some("p1"));
         assert!(qemu("x.tar --console p1 --verbose").is_none());
+    }
+
+    #[test]
+    fn plan_shows_one_form_of_some_stages() {
+        let plan = |words: &str| {
+            let words = ["xtask", "plan", "--board", "b", "--profile", "p"].into_iter().chain(words.split_whitespace());
+            match Cli::try_parse_from(words).ok()?.command {
+                Command::Plan(args) => Some(args),
+                other => panic!("{other:?}"),
+            }
+        };
+        let args = plan("--format svg --stage guest-load --stage load -o x").unwrap();
+        assert_eq!((args.format, args.stage), (Some(MapFormat::Svg), vec![Stage::GuestLoad, Stage::Load]));
+        assert!(plan("--json").is_some());
+        for wrong in ["--json --format svg", "--stage boot", "--format png"] {
+            assert!(plan(wrong).is_none(), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,8 +4,11 @@
 use citrine_core::config::Config;
 use citrine_formats::{fdt, hvconfig};
 use citrine_planner::diag::has_errors;
+use citrine_planner::image::ImageFacts;
+use citrine_planner::map::{self, MemoryMap};
 use citrine_planner::plan::LoadPlan;
 use citrine_planner::render::{Digests, boot_cmd, hv_dts, strip_markers};
+use citrine_planner::stages::Stage;
 use citrine_planner::{place, rules};
 
 use crate::artifacts;
@@ -61,6 +64,40 @@ fn tree_says_what_the_plan_says(blob: &[u8], plan: &LoadPlan) {
         config.name = &partition.label;
     }
     assert_eq!(Config::from_tree(tree).expect("the tree is understood"), planned);
+}
+
+/// Sizes that parts have had; what is built today must not change these files.
+const SIZES: [(&str, u64); 6] = [
+    ("kernel.uImage", 2_188_342),
+    ("rootfs.uImage", 754_480),
+    ("hv.uImage", 389_400),
+    ("p4080ds.dtb", 33_617),
+    ("hv.dtb", 2832),
+    ("boot.scr", 1380),
+];
+
+#[test]
+fn the_memory_map_is_what_the_tool_makes_now() {
+    let ui = Ui::new(true);
+    let project = Project::find().unwrap_or_else(|failure| panic!("{failure:?}"));
+    let (board, profile) = project.target("p4080ds", "two-linux", &ui).unwrap_or_else(|failure| panic!("{failure:?}"));
+    let mut plan = place::place(&board, &profile, &artifacts::known(None)).unwrap_or_else(|found| panic!("{found:#?}"));
+    for (file, size) in SIZES {
+        assert!(plan.parts.iter().any(|part| part.file == file), "{file}");
+        let unpacked = if file == "kernel.uImage" { 4_697_900 } else { size };
+        plan.facts.insert(file.to_owned(), ImageFacts { size, unpacked, memory: None });
+    }
+    let map = MemoryMap::of(&plan);
+    let dir = "tests/golden/p4080ds/two-linux";
+    let complaints: Vec<String> = [
+        (format!("{dir}/map.txt"), map::table::render(&map, &Stage::ALL)),
+        (format!("{dir}/map.json"), format!("{:#}\n", map::json::render(&map, &Stage::ALL))),
+        ("docs/memory-map.svg".to_owned(), map::svg::render(&map, &Stage::ALL)),
+    ]
+    .into_iter()
+    .filter_map(|(file, text)| compare(&file, &text))
+    .collect();
+    assert!(complaints.is_empty(), "{}\n", complaints.join("\n"));
 }
 
 #[test]

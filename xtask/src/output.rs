@@ -93,6 +93,28 @@ pub fn sweep(dir: &Path, name: &str, keep: Option<&Path>) {
     }
 }
 
+/// Writes a file that the user has named, in one step: what is there before stays until the new one is whole.
+/// Something other than a file, such as a terminal or a pipe, is written to.
+///
+/// # Errors
+/// `O101`.
+pub fn write_file(path: &Path, bytes: &[u8]) -> diag::Result<()> {
+    let write = || {
+        // A link stays a link: what it leads to is replaced.
+        let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if std::fs::metadata(&target).is_ok_and(|old| !old.is_file() && !old.is_dir()) {
+            return File::options().write(true).open(&target)?.write_all(bytes);
+        }
+        let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = target.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let mut file = temporary(dir, &name)?;
+        file.write_all(bytes)?;
+        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        replace(file, &target)
+    };
+    write().map_err(|error| cannot_write(path, &error).into())
+}
+
 /// Publishes a bundle in the directory `out`, which is made if need be, as `name`.
 ///
 /// # Errors

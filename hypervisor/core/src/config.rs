@@ -86,6 +86,8 @@ pub struct Partition<'a> {
     pub managed: ArrayVec<Managed<'a>, MAX_MANAGED>,
     /// Whether it starts by itself; otherwise its manager starts it.
     pub starts: bool,
+    /// Whether all traps of its guest take the long way through [`crate::exits`], for comparison with the short ones.
+    pub slow_traps: bool,
 }
 
 /// Consecutive CPUs.
@@ -318,6 +320,7 @@ fn read_partition<'a>(
         channels: ArrayVec::new(),
         managed: ArrayVec::new(),
         starts: !partition.waits(),
+        slow_traps: partition.has_slow_traps(),
     };
     for (first, count) in partition.cpus()? {
         push(&mut read.cpus, CpuRange { first, count }, path, "cpus")?;

@@ -11,6 +11,7 @@ use crate::mmu::{self, Access, Change};
 use crate::vcpu::{Vcpu, msr};
 
 mod spr;
+pub use spr::{Simple, simple};
 #[cfg(test)]
 mod tests;
 
@@ -180,6 +181,7 @@ pub fn emulate(vcpu: &mut Vcpu, word: u32, cpu: &mut impl Cpu) -> Result<(), Int
                 _ => vcpu.registers.mcsrr,
             };
             vcpu.frame.pc = pc & !3;
+            vcpu.fast.learn(state);
             set_msr(vcpu, cpu, state);
             return Ok(());
         }

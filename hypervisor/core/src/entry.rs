@@ -63,6 +63,7 @@ pub fn reset(vcpu: &mut Vcpu, cpu: &mut impl Cpu) {
     let pir = vcpu.shared.pir;
     vcpu.shared = Shared::default();
     vcpu.shared.pir = pir;
+    vcpu.fast.reset();
     vcpu.registers = REGISTERS;
     vcpu.registers.cache.l1csr0 = CACHE_ON;
     vcpu.registers.cache.l1csr1 = CACHE_ON;

@@ -8,7 +8,7 @@ use crate::emulate::{self, emulate};
 use crate::interrupts::{Checkstop, Interrupt, deliver, esr, mcsr, tcr, tsr};
 use crate::report::vector_name;
 use crate::shadow::Access;
-use crate::vcpu::{Vcpu, msr};
+use crate::vcpu::{AGAIN, PROGRAM_READ, Vcpu, msr};
 
 #[cfg(test)]
 mod tests;
@@ -65,14 +65,19 @@ pub fn handle(vcpu: &mut Vcpu, cpu: &mut impl Cpu) -> Next {
         11 => return timer(vcpu, cpu, tsr::FIS),
         12 => return watchdog(vcpu, cpu),
         // The real CPU took locking a cache line for a user's.
-        2 if frame.esr & (esr::DLK | esr::ILK) != 0 => privileged(vcpu, cpu),
+        2 if frame.esr & (esr::DLK | esr::ILK) != 0 => privileged(vcpu, cpu, None),
         2 | 13 => {
             let access = if frame.esr & esr::ST != 0 { Access::Write } else { Access::Read };
             storage(vcpu, cpu, frame.dear, access)
         }
         3 | 14 => storage(vcpu, cpu, frame.pc, Access::Execute),
         5 => alignment(vcpu, cpu),
-        6 => program(vcpu, cpu),
+        6 => program(vcpu, cpu, None),
+        PROGRAM_READ => program(vcpu, cpu, Some(vcpu.fast.word)),
+        AGAIN => {
+            vcpu.fast.again = true;
+            Ok(())
+        }
         7 => deliver(vcpu, cpu, Interrupt::FpUnavailable),
         8 => return system_call(vcpu, cpu).unwrap_or(Next::Stop(Reason::Checkstop)),
         // Units that the virtual CPU has not got; any user program can try.
@@ -180,19 +185,24 @@ fn instruction(vcpu: &Vcpu, cpu: &mut impl Cpu, ea: u32) -> Result<u32, Interrup
     cpu.fetch(at).ok_or_else(|| unmapped(at.0, Access::Execute))
 }
 
-fn program(vcpu: &mut Vcpu, cpu: &mut impl Cpu) -> Result<(), Checkstop> {
+/// `word`: the instruction, if it has been read.
+fn program(vcpu: &mut Vcpu, cpu: &mut impl Cpu, word: Option<u32>) -> Result<(), Checkstop> {
     let cause = vcpu.frame.esr & (esr::PIL | esr::PPR | esr::PTR | esr::FP | esr::PUO);
     if cause & (esr::PIL | esr::PPR) != 0 {
-        privileged(vcpu, cpu)
+        privileged(vcpu, cpu, word)
     } else {
         deliver(vcpu, cpu, Interrupt::Program { esr: cause })
     }
 }
 
 /// An instruction that the real CPU refuses, in a guest that may or may not execute it.
-fn privileged(vcpu: &mut Vcpu, cpu: &mut impl Cpu) -> Result<(), Checkstop> {
+fn privileged(vcpu: &mut Vcpu, cpu: &mut impl Cpu, word: Option<u32>) -> Result<(), Checkstop> {
     let pc = vcpu.frame.pc;
-    match instruction(vcpu, cpu, pc).and_then(|word| emulate(vcpu, word, cpu)) {
+    let word = match word {
+        Some(word) => Ok(word),
+        None => instruction(vcpu, cpu, pc),
+    };
+    match word.and_then(|word| emulate(vcpu, word, cpu)) {
         Ok(()) => Ok(()),
         Err(Interrupt::InstructionTlb) => miss(vcpu, cpu, pc, Access::Execute),
         Err(interrupt) => deliver(vcpu, cpu, interrupt),

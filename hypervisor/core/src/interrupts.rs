@@ -2,7 +2,7 @@
 //! (Power ISA 2.06 III-E §7.6, §7.10; e500mc reference manual §4).
 
 use crate::cpu::Cpu;
-use crate::vcpu::{Pending, Vcpu, msr};
+use crate::vcpu::{Pending, Registers, Vcpu, msr};
 
 /// Bits of the exception syndrome register (Power ISA 2.06 III-E §7.2.13).
 pub mod esr {
@@ -215,8 +215,7 @@ pub fn deliver(vcpu: &mut Vcpu, cpu: &mut impl Cpu, interrupt: Interrupt) -> Res
         Interrupt::CriticalDoorbell => vcpu.pending.critical_doorbell = false,
         _ => {}
     }
-    let offset = vcpu.registers.ivor.get(number).copied().unwrap_or(0);
-    vcpu.frame.pc = (vcpu.registers.ivpr & 0xffff_0000) | (offset & 0xfff0);
+    vcpu.frame.pc = vcpu.vector(number);
     set_msr(vcpu, cpu, old & class.keeps());
     Ok(())
 }
@@ -249,6 +248,14 @@ pub fn next(vcpu: &Vcpu) -> Option<Interrupt> {
         (msr::EE, vcpu.pending.doorbell, Interrupt::Doorbell),
     ];
     waiting.into_iter().find(|(enable, waits, _)| *waits && vcpu.msr() & enable != 0).map(|(_, _, interrupt)| interrupt)
+}
+
+/// Whether an interrupt waits, be it for the guest to enable it.
+pub fn waits(vcpu: &Vcpu) -> bool {
+    let Registers { tcr, tsr, .. } = vcpu.registers;
+    let timers = [(tsr::WIS, tcr::WIE), (tsr::FIS, tcr::FIE), (tsr::DIS, tcr::DIE)];
+    vcpu.pending != Pending::default()
+        || tsr != 0 && timers.iter().any(|(status, enable)| tsr & status != 0 && tcr & enable != 0)
 }
 
 /// Delivers what waits and is enabled; to be called before every entry of the guest. `acknowledge` asks the

@@ -8,6 +8,7 @@
 //! * [`shadow`] — which real translations stand for a virtual CPU's
 //! * [`entry`], [`exits`], [`emulate`], [`interrupts`] — what its start, its stops, its instructions and interrupts do
 //!   to a virtual CPU; [`cpu`], what they need of the real one
+//! * [`fast`] — the shorter way for the most frequent of these
 //! * [`guest_tree`] — the device tree that a guest is given
 //! * [`loader`] — images, from where the boot loader left them into a guest's memory
 //! * [`handles`] — the numbers by which guests name things
@@ -22,6 +23,7 @@ pub mod cpu;
 pub mod emulate;
 pub mod entry;
 pub mod exits;
+pub mod fast;
 pub mod guest_tree;
 pub mod handles;
 pub mod hardware;

@@ -20,6 +20,13 @@ pub trait Physical {
     fn write(&mut self, at: TruePhys, from: &[u8]) -> bool;
 }
 
+/// Whether partitions are kept apart: always, but in a build for the one test which shows that the others would
+/// notice if they were not.
+pub const ISOLATED: bool = !cfg!(feature = "without-isolation");
+
+/// Bytes of the smallest piece that is mapped.
+const PAGE: u64 = 4096;
+
 /// Where the memory of a partition is.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct GuestMap {
@@ -31,6 +38,8 @@ pub struct GuestMap {
 struct Piece {
     guest: Span<GuestPhys>,
     base: TruePhys,
+    /// The same as numbers of whole pages of 4 KiB: the first, how many, and the true-physical first.
+    pages: [u32; 3],
 }
 
 /// A guest's access to an address that its configuration does not give it.
@@ -51,12 +60,33 @@ impl GuestMap {
     /// Adds a piece; false when there are too many, or when part of it is there already.
     pub fn add(&mut self, guest: Span<GuestPhys>, base: TruePhys) -> bool {
         let new = !self.pieces.iter().any(|piece| piece.guest.overlaps(&guest));
-        new && self.pieces.try_push(Piece { guest, base }).is_ok()
+        // Pages that are there in part are left to `translate`.
+        let (first, start) = (guest.base().get().div_ceil(PAGE), base.get().div_ceil(PAGE));
+        let numbers = [first, (guest.end().get() / PAGE).saturating_sub(first), start].map(u32::try_from);
+        let pages = match numbers {
+            [Ok(first), Ok(count), Ok(start)] if base.get() % PAGE == guest.base().get() % PAGE => {
+                [first, count, start]
+            }
+            _ => [0; 3],
+        };
+        new && self.pieces.try_push(Piece { guest, base, pages }).is_ok()
+    }
+
+    /// The same as [`translate`](Self::translate) for a whole page of 4 KiB by its number: most translations are of
+    /// one. None does not mean that there is no memory.
+    pub fn translate_page(&self, page: u32) -> Option<u32> {
+        self.pieces.iter().find_map(|piece| {
+            let [first, count, start] = piece.pages;
+            let offset = page.wrapping_sub(first);
+            (offset < count).then(|| start.wrapping_add(offset))
+        })
     }
 
     /// Where a guest-physical address is, and how many bytes from there on are in one piece.
     pub fn translate(&self, at: GuestPhys) -> Option<(TruePhys, u64)> {
-        let piece = self.pieces.iter().find(|piece| piece.guest.contains(at))?;
+        let Some(piece) = self.pieces.iter().find(|piece| piece.guest.contains(at)) else {
+            return (!ISOLATED).then(|| (TruePhys(at.get()), PAGE - at.get() % PAGE));
+        };
         let offset = at.get() - piece.guest.base().get();
         Some((TruePhys(piece.base.get() + offset), piece.guest.len() - offset))
     }

@@ -46,6 +46,8 @@ pub enum Change {
 const INVALIDATE_ALL: u32 = 0x4;
 /// `tlbivax`: TLB1, not TLB0.
 const INVALIDATE_TLB1: u32 = 0x8;
+/// Processes are of the same group when these bits of their PIDs are the same.
+const GROUPS: usize = 16;
 /// Sets of TLB0.
 const SETS: usize = 128;
 /// Ways of TLB0.
@@ -61,6 +63,11 @@ pub struct Mmu {
     tlb1: [Entry; ENTRIES],
     /// Which entries of TLB1 are valid, so that a search does not look at 64.
     valid1: u64,
+    /// The sixteenths of the address space in which they translate something: the first is the highest bit.
+    covered: u32,
+    /// In which sets of TLB0 there may be entries of processes of a group, a bit for each set: a process is forgotten
+    /// often, and has entries in few of them.
+    groups: [[u32; SETS / 32]; GROUPS],
     /// The way of each set that is replaced next: what `tlbwe` was last told there.
     next_victim: [u8; SETS],
 }
@@ -119,10 +126,39 @@ impl Removed {
     }
 }
 
+/// Where in an [`Mmu`] what is that fast paths ([`crate::fast`]) look at.
+pub mod places {
+    use core::mem::offset_of;
+
+    use super::{Entry, Mmu, WAYS};
+
+    /// TLB0: sets of [`SET_LEN`] bytes, which begin with the first way.
+    pub const TLB0: usize = offset_of!(Mmu, tlb0);
+    /// Bytes of a set.
+    pub const SET_LEN: usize = WAYS * WAY_LEN;
+    /// Bytes of a way.
+    pub const WAY_LEN: usize = size_of::<Entry>();
+    /// In a way: valid and TID, where MAS1 has them.
+    pub const MAS1: usize = offset_of!(Entry, mas1);
+    /// In a way: the effective page, where MAS2 has it.
+    pub const MAS2: usize = offset_of!(Entry, mas2);
+    /// A word, whose n-th highest bit says whether TLB1 has something in the n-th sixteenth of the address space.
+    pub const COVERED: usize = offset_of!(Mmu, covered);
+    /// A byte for each set: the way that is replaced next.
+    pub const NEXT_VICTIM: usize = offset_of!(Mmu, next_victim);
+}
+
 impl Mmu {
     /// No entry is valid.
     pub const fn new() -> Self {
-        Self { tlb0: [[Entry::NONE; WAYS]; SETS], tlb1: [Entry::NONE; ENTRIES], valid1: 0, next_victim: [0; SETS] }
+        Self {
+            tlb0: [[Entry::NONE; WAYS]; SETS],
+            tlb1: [Entry::NONE; ENTRIES],
+            valid1: 0,
+            covered: 0,
+            groups: [[0; SETS / 32]; GROUPS],
+            next_victim: [0; SETS],
+        }
     }
 
     /// Puts an entry into TLB1 before the CPU starts, for what starts it; [`Change::All`] is to follow. A number of
@@ -182,7 +218,12 @@ impl Mmu {
         let pid = (mas.mas6 & mas::TID) >> mas::TID_SHIFT;
         Some(match t {
             0 => self.remove_from_both(|_| true).all(Change::Unprotected),
-            1 => self.remove_from_both(|entry| entry.tid() == pid).all(Change::Pid(pid)),
+            1 => {
+                let mut removed = Removed::default();
+                self.remove_process(pid, &mut removed);
+                self.remove_from_tlb1(&mut removed, |entry| entry.tid() == pid);
+                removed.all(Change::Pid(pid))
+            }
             3 => {
                 let mut removed = Removed::default();
                 let matches = |entry: &Entry| entry.is_of(pid) && entry.contains(ea);
@@ -292,6 +333,12 @@ impl Mmu {
             }
         };
         let old = core::mem::replace(slot, new);
+        if let (Place::Tlb0 { set, .. }, true) = (place, new.is_valid()) {
+            self.groups[new.tid() as usize % GROUPS][set / 32 % (SETS / 32)] |= 1 << (set % 32);
+        }
+        if matches!(place, Place::Tlb1(_)) {
+            self.cover();
+        }
         if old.is_valid() || new.is_valid() { Change::Written { old, new } } else { Change::None }
     }
 
@@ -305,6 +352,29 @@ impl Mmu {
     fn remove_from_tlb0(&mut self, removed: &mut Removed, matches: impl Fn(&Entry) -> bool) {
         let entries = self.tlb0.as_flattened_mut().iter_mut();
         entries.filter(|entry| entry.is_valid() && matches(entry)).for_each(|entry| removed.remove(entry));
+    }
+
+    /// From TLB0, what is of one process.
+    fn remove_process(&mut self, pid: u32, removed: &mut Removed) {
+        let group = pid as usize % GROUPS;
+        for (word, bits) in self.groups[group].iter_mut().enumerate() {
+            let mut rest = *bits;
+            while rest != 0 {
+                let bit = rest.trailing_zeros();
+                rest &= rest - 1;
+                let mut others = false;
+                for entry in self.tlb0[(word * 32 + bit as usize) % SETS].iter_mut().filter(|entry| entry.is_valid()) {
+                    if entry.tid() == pid {
+                        removed.remove(entry);
+                    } else {
+                        others |= entry.tid() as usize % GROUPS == group;
+                    }
+                }
+                if !others {
+                    *bits &= !(1 << bit);
+                }
+            }
+        }
     }
 
     /// Only from the set where an address would be.
@@ -323,6 +393,39 @@ impl Mmu {
                 self.valid1 &= !(1 << number);
             }
             rest &= rest - 1;
+        }
+        self.cover();
+    }
+
+    /// The word at a place of [`places`].
+    #[cfg(test)]
+    pub(crate) fn word_at(&self, offset: usize) -> u32 {
+        match offset.checked_sub(places::TLB0) {
+            _ if offset == places::COVERED => self.covered,
+            Some(at) if at < SETS * places::SET_LEN => {
+                let entry = &self.tlb0.as_flattened()[at / places::WAY_LEN];
+                match at % places::WAY_LEN {
+                    places::MAS1 => entry.mas1,
+                    places::MAS2 => entry.mas2,
+                    _ => panic!("{offset:#x} is not for fast paths"),
+                }
+            }
+            _ => panic!("{offset:#x} is not for fast paths"),
+        }
+    }
+
+    /// The byte at a place of [`places`].
+    #[cfg(test)]
+    pub(crate) fn byte_at(&self, offset: usize) -> u8 {
+        self.next_victim[offset - places::NEXT_VICTIM]
+    }
+
+    /// Brings [`Self::covered`] up to date.
+    fn cover(&mut self) {
+        self.covered = 0;
+        for entry in self.tlb1.iter().filter(|entry| entry.is_valid()) {
+            let (first, last) = (entry.base() >> 28, (entry.base() | entry.offset_bits()) >> 28);
+            self.covered |= u32::MAX >> first & u32::MAX << (31 - last);
         }
     }
 }

@@ -36,6 +36,7 @@ use citrine_formats::addr::{GuestPhys, Size, TruePhys};
 use crate::config::{Config, ImageRow, Partition, Role};
 use crate::loader::{Image, Why};
 use crate::machine::CpuSet;
+use crate::memory::ISOLATED;
 
 /// Version of the firmware.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -73,12 +74,16 @@ impl fmt::Display for Core {
     }
 }
 
+/// What every report of a build begins with that does not keep partitions apart.
+const NOT_ISOLATED: &str = "WARNING: built without isolation, for tests only";
+
 /// The first line.
 ///
 /// # Errors
 /// Only those of `out`; so for all of this module.
 pub fn banner(out: &mut dyn Write, core: Core) -> fmt::Result {
-    writeln!(out, "citrine {VERSION} on {core}")
+    writeln!(out, "citrine {VERSION} on {core}")?;
+    if ISOLATED { Ok(()) } else { writeln!(out, "{NOT_ISOLATED}") }
 }
 
 /// The CPUs of the board, and those that run.

@@ -1,7 +1,8 @@
 //! Which real translations stand for the guest's.
 //!
 //! The guest's kernel runs in address space 1 and its programs in address space 0, both in problem state, so a real
-//! entry is for one of the two, and has no permission for the supervisor, who is the hypervisor. Each of the two has
+//! entry is for one of the two, and has no permission for the supervisor, who is the hypervisor, but to read what a
+//! program can execute. Each of the two has
 //! translations of one pair (MSR\[IS\], MSR\[DS\]) of the guest at a time; another pair drops them. A guest whose
 //! instructions and data are in different spaces is served with entries for the one or the other, which replace each
 //! other.
@@ -56,6 +57,9 @@ pub const PROGRAMS_END: u32 = 0xc000_0000;
 const LARGEST: u32 = 10;
 /// True-physical addresses have 36 bits.
 const PHYSICAL_BITS: u32 = 36;
+/// Bits of an address in a page of 4 KiB.
+const PAGE_BITS: u32 = 12;
+const PAGE_OFFSET: u32 = (1 << PAGE_BITS) - 1;
 /// From this many pages of 4 KiB on, all are dropped instead of each.
 const MANY: u32 = 16;
 
@@ -67,8 +71,6 @@ struct Slot {
     /// First effective address, and its size less one.
     base: u32,
     within: u32,
-    /// For the guest's kernel.
-    kernel: bool,
     /// Its real PID; 0 for every one.
     real: u8,
 }
@@ -77,8 +79,8 @@ struct Slot {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Shadow {
     slots: [Slot; SLOT_COUNT],
-    /// Which slots are not empty.
-    used: u64,
+    /// Which slots hold something for the guest's programs, and for its kernel.
+    used: [u64; 2],
     next_slot: u32,
     pages: Pages,
     processes: Processes,
@@ -102,10 +104,10 @@ impl Default for Shadow {
 impl Shadow {
     /// Nothing is translated.
     pub const fn new() -> Self {
-        const EMPTY: Slot = Slot { guest: Entry::NONE, base: 0, within: 0, kernel: false, real: 0 };
+        const EMPTY: Slot = Slot { guest: Entry::NONE, base: 0, within: 0, real: 0 };
         Self {
             slots: [EMPTY; SLOT_COUNT],
-            used: 0,
+            used: [0; 2],
             next_slot: 0,
             pages: Pages::NONE,
             processes: Processes::NONE,
@@ -150,7 +152,7 @@ impl Shadow {
         let user = state & msr::PR != 0;
         let spaces = if user { &mut self.program_spaces } else { &mut self.kernel_spaces };
         if core::mem::replace(spaces, state & (msr::IS | msr::DS)) != state & (msr::IS | msr::DS) {
-            self.clear_slots(tlb, |slot| slot.kernel != user);
+            self.clear_slots_of(tlb, !user, |_| true);
             if self.pages.has_any(!user) {
                 self.drop_pages(tlb);
             }
@@ -159,6 +161,11 @@ impl Shadow {
             self.pid = pid;
             self.take_real(tlb);
         }
+    }
+
+    /// Whether the guest's kernel and its programs both run in address space 0, as they do after an interrupt.
+    pub const fn is_plain(&self) -> bool {
+        self.kernel_spaces | self.program_spaces == 0
     }
 
     /// Makes a real entry for an access to `ea` (`user`: by a program) from one of the guest's entries, which the
@@ -178,9 +185,14 @@ impl Shadow {
         access: Access,
         map: &GuestMap,
     ) -> Result<(), NotMapped> {
+        // Most entries are of one page, and 64-bit numbers are slow.
+        let page = if entry.offset_bits() == PAGE_OFFSET { map.translate_page(entry.page()) } else { None };
         let at = entry.physical(ea);
-        let here = map.translate(at).map(|(here, _)| here).filter(|here| here.get() >> PHYSICAL_BITS == 0);
-        let here = here.ok_or(NotMapped(at))?;
+        let here = match page {
+            Some(page) => Some(TruePhys(u64::from(page) << PAGE_BITS)),
+            None => map.translate(at).map(|(here, _)| here),
+        };
+        let here = here.filter(|here| here.get() >> PHYSICAL_BITS == 0).ok_or(NotMapped(at))?;
         let spaces = if user { self.program_spaces } else { self.kernel_spaces };
         let of_access = if access == Access::Execute { msr::IS } else { msr::DS };
         let permissions = permissions(entry, spaces, user, access);
@@ -192,7 +204,10 @@ impl Shadow {
         // Where instructions and data are of two spaces, what stands for one of them is in the other's way: with
         // large pages an instruction and what it loads could drive each other out for ever.
         let largest_page = if matches!(spaces, msr::IS | msr::DS) { 1 } else { LARGEST };
-        let (n, start) = largest(entry, ea, at, here, map, largest_page);
+        let (n, start) = match page {
+            Some(_) => (1, here),
+            None => largest(entry, ea, at, here, map, largest_page),
+        };
         let within = (1u32 << (10 + 2 * n)) - 1;
         let base = ea & !within;
         let real = if entry.tid() == 0 && !user { 0 } else { self.real };
@@ -202,15 +217,19 @@ impl Shadow {
         let mas1 = mas::V | u32::from(real) << mas::TID_SHIFT | space | n << mas::TSIZE_SHIFT;
         // Areas may be shared with other CPUs, whatever the guest thinks.
         let mas2 = base | entry.attributes() | mas::M;
-        let (mas3, mas7) = (start.get() as u32 | permissions, (start.get() >> 32) as u32);
+        // The hypervisor reads which system call a program has made (`fast`).
+        let read = if user && permissions & mas::UX != 0 { mas::SR } else { 0 };
+        let (mas3, mas7) = (start.get() as u32 | permissions | read, (start.get() >> 32) as u32);
         if n == 1 {
             let users = if user && entry.tid() == 0 { Users::One(self.real) } else { Users::None };
             self.pages.add(base, !user, real, entry.size() > 0x1000, users);
             tlb.write_page(mas1, mas2, mas3, mas7);
         } else {
             let index = self.free_slot();
-            self.slots[index as usize % SLOT_COUNT] = Slot { guest: *entry, base, within, kernel: !user, real };
-            self.used |= 1 << index;
+            self.slots[index as usize % SLOT_COUNT] = Slot { guest: *entry, base, within, real };
+            // The one that is replaced may have been of the other side.
+            self.used = self.used.map(|used| used & !(1 << index));
+            self.used[usize::from(!user)] |= 1 << index;
             tlb.write_slot(SLOTS.start + index as u8, mas1, mas2, mas3, mas7);
         }
         Ok(())
@@ -248,9 +267,9 @@ impl Shadow {
 
     /// Drops what a new entry would translate too.
     fn make_room(&mut self, tlb: &mut impl RealTlb, base: u32, within: u32, kernel: bool, real: u8) {
-        self.clear_slots(tlb, |slot| {
+        self.clear_slots_of(tlb, kernel, |slot| {
             let meets = slot.base <= base | within && base <= slot.base | slot.within;
-            meets && slot.kernel == kernel && (slot.real == 0 || real == 0 || slot.real == real)
+            meets && (slot.real == 0 || real == 0 || slot.real == real)
         });
         if !self.pages.may_have(base, within, kernel) {
             return;
@@ -266,7 +285,7 @@ impl Shadow {
 
     /// A slot that is empty, or the next in turn.
     fn free_slot(&mut self) -> u32 {
-        let empty = self.used.trailing_ones();
+        let empty = (self.used[0] | self.used[1]).trailing_ones();
         if empty < SLOT_COUNT as u32 {
             return empty;
         }
@@ -276,12 +295,18 @@ impl Shadow {
 
     /// Empties slots.
     fn clear_slots(&mut self, tlb: &mut impl RealTlb, which: impl Fn(&Slot) -> bool) {
-        let mut rest = self.used;
+        self.clear_slots_of(tlb, false, &which);
+        self.clear_slots_of(tlb, true, which);
+    }
+
+    /// Empties slots of the guest's programs or of its kernel.
+    fn clear_slots_of(&mut self, tlb: &mut impl RealTlb, kernel: bool, which: impl Fn(&Slot) -> bool) {
+        let mut rest = self.used[usize::from(kernel)];
         while rest != 0 {
             let index = rest.trailing_zeros();
             rest &= rest - 1;
             if which(&self.slots[index as usize % SLOT_COUNT]) {
-                self.used &= !(1 << index);
+                self.used[usize::from(kernel)] &= !(1 << index);
                 tlb.write_slot(SLOTS.start + index as u8, 0, 0, 0, 0);
             }
         }
@@ -321,11 +346,13 @@ fn permissions(entry: &Entry, spaces: u32, user: bool, access: Access) -> u32 {
 
 /// The largest real page for an address, at most `limit`, as n of 4^n KiB, and where it begins.
 fn largest(entry: &Entry, ea: u32, at: GuestPhys, here: TruePhys, map: &GuestMap, limit: u32) -> (u32, TruePhys) {
+    // Most entries are small, and it is asked for each of them.
+    let limit = limit.min((entry.offset_bits().count_ones().saturating_sub(10)) / 2);
     for n in (2..=limit).rev() {
         let size = 1u64 << (10 + 2 * n);
         let offset = u64::from(ea) & (size - 1);
         // Aligned in the guest-physical space too, since an entry is, by its own size.
-        if size > entry.size() || here.get() & (size - 1) != offset {
+        if here.get() & (size - 1) != offset {
             continue;
         }
         let start = TruePhys(here.get() - offset);

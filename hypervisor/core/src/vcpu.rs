@@ -216,14 +216,84 @@ pub struct Pending {
     pub critical_doorbell: bool,
 }
 
+/// What the fast paths ([`crate::fast`]) keep beside [`Shared`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fast {
+    /// The guest's r28 to r31 while a fast path uses them.
+    pub saved: [u32; 4],
+    /// What the real IVPR is when the guest goes on.
+    pub vectors: u32,
+    /// What the real IVPR is while the guest's kernel, or one of its programs, runs with fast paths.
+    pub pages: [u32; 2],
+    /// The real machine state in which an `rfi` to the guest's kernel, or to a program, goes on.
+    pub real_msr: [u32; 2],
+    /// The real machine state in which the guest takes an interrupt.
+    pub interrupt_msr: u32,
+    /// The guest's machine state, but for EE and PR, to which an `rfi` returns when it is fast.
+    pub returns_to: u32,
+    /// The guest's vectors for system calls, data TLB and instruction TLB misses.
+    pub guest_vectors: [u32; 3],
+    /// r26 to r31 while a fast path for TLB misses uses them: another one may have caused the miss.
+    pub missed: [u32; 6],
+    /// The instruction that has stopped the guest, when it was left by [`PROGRAM_READ`].
+    pub word: u32,
+    /// The next instruction is not to take a fast path: it could not be read there.
+    pub again: bool,
+}
+
+/// Instead of the vector for program interrupts (6): the instruction is in [`Fast::word`] already.
+pub const PROGRAM_READ: u32 = 65;
+/// Number of a vector that no CPU has: the instruction could not be read, and is to run again without fast paths.
+pub const AGAIN: u32 = 64;
+
+impl Fast {
+    /// Before the first [`reset`](Self::reset).
+    const NONE: Self = Self {
+        saved: [0; 4],
+        vectors: 0,
+        pages: [0; 2],
+        real_msr: [0; 2],
+        interrupt_msr: 0,
+        returns_to: 0,
+        guest_vectors: [0; 3],
+        missed: [0; 6],
+        word: 0,
+        again: false,
+    };
+
+    /// As after reset of the guest; where the vectors are stays.
+    pub const fn reset(&mut self) {
+        *self = Self { vectors: self.vectors, pages: self.pages, interrupt_msr: real_msr(0), ..Self::NONE };
+        self.learn(0);
+    }
+
+    /// The guest has executed an `rfi` with this in SRR1: the next one will most often be like it.
+    pub const fn learn(&mut self, state: u32) {
+        if state & !(msr::GUEST & !(msr::IS | msr::DS)) == 0 {
+            self.returns_to = state & !(msr::EE | msr::PR);
+            self.real_msr = [real_msr(state & !msr::PR), real_msr(state | msr::PR)];
+        }
+    }
+}
+
+/// The machine state in which the guest really runs when it believes to run in `state`: in problem state, its
+/// kernel in address space 1, with the hypervisor's interrupts enabled whatever the guest thinks of its own.
+pub const fn real_msr(state: u32) -> u32 {
+    let spaces = if state & msr::PR != 0 { 0 } else { msr::IS | msr::DS };
+    msr::PR | msr::ME | msr::EE | spaces | state & (msr::FP | msr::FE0 | msr::FE1)
+}
+
 /// One virtual CPU.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Vcpu {
     /// What entry and exit exchange.
     pub frame: Frame,
-    /// What the fast paths use.
+    /// The guest's registers that the fast paths use.
     pub shared: Shared,
+    /// What else they use.
+    pub fast: Fast,
     /// The other registers.
     pub registers: Registers,
     /// Interrupts that wait.
@@ -238,6 +308,7 @@ impl Vcpu {
         Self {
             frame: Frame { gpr: [0; 32], cr: 0, lr: 0, ctr: 0, xer: 0, pc: 0, real_msr: 0, esr: 0, dear: 0, vector: 0 },
             shared: Shared::new(number),
+            fast: Fast::NONE,
             registers: Registers {
                 pid: 0,
                 ivpr: 0,
@@ -271,6 +342,17 @@ impl Vcpu {
     /// Sets the guest's machine state register; bits that a guest does not have are dropped.
     pub const fn set_msr(&mut self, value: u32) {
         self.shared.msr.low = value & msr::GUEST;
+    }
+
+    /// The guest's vector for an interrupt: IVPR and the vector offset register of this number.
+    pub fn vector(&self, number: usize) -> u32 {
+        let offset = self.registers.ivor.get(number).copied().unwrap_or(0);
+        self.registers.ivpr & 0xffff_0000 | offset & 0xfff0
+    }
+
+    /// To be told when IVPR or an IVOR has changed.
+    pub fn vectors_changed(&mut self) {
+        self.fast.guest_vectors = [8, 13, 14].map(|number| self.vector(number));
     }
 
     /// Whether the guest is in problem state.

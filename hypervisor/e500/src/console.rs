@@ -92,7 +92,7 @@ pub fn pump(shared: &mut Shared) {
 
 fn pump_line(hypervisor: &mut citrine_core::hypervisor::Hypervisor<'static>) {
     if let Some(mut line) = Line::attached().filter(|_| hypervisor.has_output()) {
-        let all = line.transmit(|| hypervisor.transmit());
+        let all = line.transmit(|into| hypervisor.transmit_into(into));
         line.interrupt(!all);
     }
 }

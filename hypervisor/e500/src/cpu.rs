@@ -49,6 +49,8 @@ pub mod spr {
     pub const SPRG6: u16 = 278;
     /// See [`SPRG3`].
     pub const SPRG7: u16 = 279;
+    /// What loads by external process id use.
+    pub const EPLC: u16 = 947;
     /// L1 cache configuration.
     pub const L1CFG0: u16 = 515;
     /// L1 cache configuration.

@@ -179,7 +179,7 @@ high:   li      8,0                     # drop the entry we came by
         bl      citrine_boot
         b       stop
 
-2:      cmplwi  31,32
+2:      cmplwi  31,8                    # percpu::COUNT
         bge     stop
         lis     1,citrine_pages@h       # the stack ends in the middle of this CPU's page
         ori     1,1,citrine_pages@l

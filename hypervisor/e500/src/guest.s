@@ -14,6 +14,9 @@
         .set    F_ESR,GPR+152
         .set    F_DEAR,GPR+156
         .set    VECTOR,GPR+160
+        .set    SAVED,GPR+404           # Top::vcpu.fast.saved
+        .set    VECTORS,SAVED+16        # Top::vcpu.fast.vectors
+        .set    AGAIN,64                # citrine_core::vcpu::AGAIN
 
         .section .text.citrine_enter_guest,"ax"
 # fn citrine_enter_guest(): runs the guest of this CPU's frame until its next exit.
@@ -39,6 +42,8 @@ citrine_enter_guest:
         mtxer   6
         mtspr   26,7                    # SRR0
         mtspr   27,8                    # SRR1
+        lwz     9,VECTORS(0)
+        mtspr   63,9                    # IVPR: with fast paths or without; the rfi synchronises
         lwz     0,GPR(0)
         lwz     1,GPR+4(0)
         lmw     2,GPR+8(0)
@@ -52,6 +57,8 @@ guest_exit:
         stw     1,GPR+4(0)
         stw     2,GPR+8(0)
         stmw    4,GPR+16(0)
+        lis     3,__image_start@h
+        mtspr   63,3                    # IVPR: ours
         mflr    3
         mfctr   4
         mfxer   5
@@ -87,8 +94,11 @@ citrine_wait:
 awake:  wrteei  0
         blr
 
+# Vectors are 256 bytes apart, so that a fast path has room for its code at the same place of its page
+# (citrine_core::fast).
         .macro  guest_vector number
-        .balign 32
+        .balign 256
+        .globl  guest_vector_\number
 guest_vector_\number:
         stw     3,GPR+12(0)
         mfcr    3
@@ -102,7 +112,7 @@ guest_vector_\number:
 
 # The same, for an interrupt that may also end citrine_wait.
         .macro  guest_vector_wake number
-        .balign 32
+        .balign 256
 guest_vector_\number:
         stw     3,GPR+12(0)
         mfcr    3
@@ -121,6 +131,7 @@ guest_vector_\number:
         .irp    number,4,10,11,36
         guest_vector_wake \number
         .endr
+        guest_vector 65                 # citrine_core::vcpu::PROGRAM_READ: from a fast path, not from the CPU
 go_guest_exit:
         b       guest_exit
 
@@ -147,6 +158,29 @@ wake:   lis     3,awake@h
 1:
         .endm
 own_exception:
+        cmpwi   3,2
+        beq     3f
+        cmpwi   3,13
+        bne     2f
+3:      stw     30,F_LR(0)              # both are written by guest_exit
+        stw     31,F_CTR(0)
+        mfspr   30,26
+        lis     31,citrine_faults@ha
+        lwz     31,citrine_faults@l(31) # citrine_core::fast::Faults
+        cmplw   30,31
+        beq     4f
+        lis     31,(citrine_faults+4)@ha
+        lwz     31,(citrine_faults+4)@l(31)
+        cmplw   30,31
+        lwz     30,F_LR(0)
+        lwz     31,F_CTR(0)
+        bne     2f
+        addi    29,29,-4
+4:      mtspr   26,29                   # a fast path could not read the guest's instruction, at r29
+        lmw     28,SAVED(0)
+        li      3,AGAIN
+        b       guest_exit
+2:
         .irp    number,2,3,5,6,7,8,9,13
         expect  \number
         .endr

@@ -66,6 +66,11 @@ impl Hardware {
         (&self.map, Ram(self.windows))
     }
 
+    /// Whether the guest's translations are of the kind that fast paths know.
+    pub fn is_plain(&self) -> bool {
+        self.shadow.is_plain()
+    }
+
     /// The windows, for whoever needs other memory.
     pub fn windows(&mut self) -> &mut Windows {
         self.windows

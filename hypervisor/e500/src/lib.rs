@@ -6,6 +6,7 @@
 //! * [`serial`], [`exceptions`], [`smp`], [`board`] — what `citrine_core::start` asks for
 //! * [`run`] — what each CPU does then: [`hardware`] is the CPU as its guest needs it, `guest.s` the way into the guest and
 //!   back, [`guest_tlb`], [`physical`] and [`percpu`] its translations, memory and state
+//! * [`fast_paths`] — the shorter way for what guests do most often, as `citrine_core::fast` writes it
 //! * [`system`], [`lock`], [`once`] — what CPUs share; [`console`], [`mpic`] — the serial line and its interrupts
 //!
 //! For e500mc, and for e5500 in 32-bit mode. It has run on QEMU's `ppce500` with both, and on no board.
@@ -15,6 +16,7 @@ pub mod board;
 pub mod console;
 pub mod cpu;
 pub mod exceptions;
+pub mod fast_paths;
 pub mod guest_tlb;
 pub mod hardware;
 pub mod lock;

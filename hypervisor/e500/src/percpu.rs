@@ -9,7 +9,6 @@
 
 use core::cell::UnsafeCell;
 
-use citrine_core::machine::MAX_CPUS;
 use citrine_core::shadow::Shadow;
 use citrine_core::vcpu::Vcpu;
 use citrine_formats::addr::TruePhys;
@@ -37,6 +36,9 @@ pub struct Top {
     pub windows: Windows,
 }
 
+/// Effective address of the virtual CPU on every CPU.
+pub const VCPU: u32 = PERCPU + (STACK_END + core::mem::offset_of!(Top, vcpu)) as u32;
+
 /// The page.
 #[repr(C, align(0x10000))]
 struct Page {
@@ -55,11 +57,16 @@ const _: () = {
     assert!(offset_of!(Top, hv_stack) == 0 && offset_of!(Top, vcpu) == 16);
     assert!(offset_of!(Vcpu, frame) == 0);
     assert!(offset_of!(citrine_core::vcpu::Frame, vector) == 160);
+    assert!(offset_of!(Vcpu, fast.saved) == 404 && offset_of!(Vcpu, fast.vectors) == 420);
+    assert!(citrine_core::vcpu::AGAIN == 64 && citrine_core::vcpu::PROGRAM_READ == 65);
 };
+
+/// How many CPUs can run the hypervisor: no SoC with e500mc or e5500 cores has more. `entry.s` knows it.
+pub const COUNT: usize = 8;
 
 /// The pages; `entry.s` finds a CPU's stack in its page.
 #[unsafe(export_name = "citrine_pages")]
-static PAGES: [Page; MAX_CPUS as usize] = [const {
+static PAGES: [Page; COUNT] = [const {
     Page {
         spin: UnsafeCell::new([0; SPIN_LEN]),
         stack: UnsafeCell::new([0; STACK_END - SPIN_LEN]),
@@ -71,7 +78,7 @@ static PAGES: [Page; MAX_CPUS as usize] = [const {
             windows: Windows::new(),
         }),
     }
-}; MAX_CPUS as usize];
+}; COUNT];
 
 /// True-physical address of a CPU's page.
 fn page_of(cpu: u32, image: TruePhys) -> Option<TruePhys> {

@@ -4,17 +4,18 @@
 use core::fmt::Write as _;
 
 use citrine_core::exits::{self, Next};
+use citrine_core::fast::Places;
 use citrine_core::guest_tree::{self, Runtime};
 use citrine_core::hypervisor::{LoadFailed, Order, Requester, Start, Who};
 use citrine_core::memory::GuestMemory;
 use citrine_core::start;
-use citrine_core::vcpu::{Vcpu, msr};
+use citrine_core::vcpu::{self, Vcpu};
 use citrine_core::{entry, interrupts};
 use citrine_formats::addr::{Address as _, GuestPhys};
 
 use crate::hardware::Hardware;
 use crate::system::{GUEST_TREE_LEN, SHARED, SYSTEM, System, WORKSHOP, kick};
-use crate::{console, cpu, exceptions, percpu};
+use crate::{console, cpu, exceptions, fast_paths, percpu};
 
 /// How often a CPU that waits for its release looks, in a second.
 const LOOKS_PER_SECOND: u32 = 1000;
@@ -39,6 +40,8 @@ struct Runner {
     system: &'static System,
     vcpu: &'static mut Vcpu,
     hardware: Hardware,
+    /// The fast paths, if the partition may use them.
+    places: Option<Places>,
     activity: Activity,
 }
 
@@ -53,6 +56,7 @@ pub fn run(cpu: u32) -> ! {
     // SAFETY: each CPU comes here once, and the image does not move any more.
     let Some(top) = (unsafe { percpu::attach(cpu, system.image) }) else { cpu::stop() };
     exceptions::expect_guests();
+    let places = fast_paths::ready(cpu == system.console_cpu, &mut top.vcpu);
     console::attach(cpu, system);
     let who = SHARED.lock().hypervisor.who(cpu);
     let Some(who) = who else {
@@ -63,7 +67,8 @@ pub fn run(cpu: u32) -> ! {
     };
     let map = system.map(who.partition);
     let hardware = Hardware::new(cpu, who, map, &mut top.shadow, &mut top.windows);
-    Runner { cpu, who, system, vcpu: &mut top.vcpu, hardware, activity: Activity::Idle }.run()
+    let places = (!system.has_slow_traps(who.partition)).then_some(places);
+    Runner { cpu, who, system, vcpu: &mut top.vcpu, hardware, places, activity: Activity::Idle }.run()
 }
 
 impl Runner {
@@ -199,7 +204,10 @@ impl Runner {
         while !self.hardware.has_mail {
             let who = self.who;
             interrupts::deliver_pending(self.vcpu, &mut self.hardware, || SHARED.lock().hypervisor.external(who));
-            self.vcpu.frame.real_msr = real_msr(self.vcpu);
+            self.vcpu.frame.real_msr = vcpu::real_msr(self.vcpu.msr());
+            if let Some(places) = &self.places {
+                self.vcpu.fast.vectors = places.vectors(self.vcpu, self.hardware.is_plain());
+            }
             cpu::enter_guest();
             match exits::handle(self.vcpu, &mut self.hardware) {
                 Next::Resume => {}
@@ -236,11 +244,4 @@ impl Runner {
         console::pump(&mut shared);
         self.hardware.has_mail = true;
     }
-}
-
-/// The machine state in which the guest really runs: in problem state, its kernel in address space 1, with
-/// the hypervisor's interrupts enabled whatever the guest thinks of its own.
-fn real_msr(vcpu: &Vcpu) -> u32 {
-    let spaces = if vcpu.is_user() { 0 } else { msr::IS | msr::DS };
-    msr::PR | msr::ME | msr::EE | spaces | vcpu.msr() & (msr::FP | msr::FE0 | msr::FE1)
 }

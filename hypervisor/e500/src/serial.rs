@@ -15,7 +15,7 @@ const IER: u32 = 1;
 /// Interrupt identification register: both bits are set when the FIFOs, of 16 bytes, are in use.
 const IIR: u32 = 2;
 const IIR_FIFO: u8 = 0xc0;
-const FIFO_LEN: u32 = 16;
+const FIFO_LEN: usize = 16;
 /// Interrupt enable: received data, transmit holding register empty.
 const IER_RECEIVE: u8 = 0x01;
 const IER_TRANSMIT: u8 = 0x02;
@@ -117,15 +117,21 @@ impl Line {
         (self.status() & LSR_DR != 0).then(|| unsafe { self.register(THR).read_volatile() })
     }
 
-    /// Sends bytes for as long as the line takes them; whether it has taken all.
-    pub fn transmit(&mut self, mut next: impl FnMut() -> Option<u8>) -> bool {
+    /// Sends what `next` gives for as long as the line takes it; whether that is all. `next` fills what it is given, or
+    /// less when there is no more.
+    pub fn transmit(&mut self, mut next: impl FnMut(&mut [u8]) -> usize) -> bool {
         while self.status() & LSR_THRE != 0 {
             // SAFETY: as in `status`. Reading clears the interrupt for room, which is being served.
             let has_fifo = unsafe { self.register(IIR).read_volatile() } & IIR_FIFO == IIR_FIFO;
-            for _ in 0..if has_fifo { FIFO_LEN } else { 1 } {
-                let Some(byte) = next() else { return true };
+            let mut bytes = [0; FIFO_LEN];
+            let room = if has_fifo { FIFO_LEN } else { 1 };
+            let count = next(&mut bytes[..room]);
+            for byte in bytes.iter().take(count) {
                 // SAFETY: as in `status`.
-                unsafe { self.register(THR).write_volatile(byte) };
+                unsafe { self.register(THR).write_volatile(*byte) };
+            }
+            if count < room {
+                return true;
             }
         }
         false

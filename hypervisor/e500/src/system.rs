@@ -76,6 +76,11 @@ impl System {
         self.config.partitions.get(index)
     }
 
+    /// Whether a partition is to run without fast paths.
+    pub fn has_slow_traps(&self, index: usize) -> bool {
+        self.partition(index).is_some_and(|partition| partition.slow_traps)
+    }
+
     /// The memory of a partition, and where in it the page of its spin table is.
     pub fn map(&self, index: usize) -> (GuestMap, GuestPhys) {
         let Some(partition) = self.partition(index) else { return (GuestMap::default(), GuestPhys(0)) };

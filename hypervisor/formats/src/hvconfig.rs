@@ -25,6 +25,8 @@ const ROW_LEN: usize = 24;
 /// they are loaded (`load-image-table`, `linux-rootfs`, `guest-image`), two cells of length in bytes and eight of
 /// SHA-256. Citrine's own: Topaz passes over it.
 pub const DIGESTS: &str = "citrine,sha256";
+/// The property of a partition whose guest's privileged instructions all take the long way. Empty; Citrine's own, too.
+pub const SLOW_TRAPS: &str = "citrine,slow-traps";
 /// Bytes of one row of [`DIGESTS`].
 const DIGEST_LEN: usize = 40;
 
@@ -433,6 +435,11 @@ impl<'a> Partition<'a> {
     /// Whether it waits for its manager after loading (`no-auto-start`).
     pub fn waits(self) -> bool {
         self.place.value("no-auto-start").is_some()
+    }
+
+    /// Whether its guest's traps all take the long way ([`SLOW_TRAPS`]).
+    pub fn has_slow_traps(self) -> bool {
+        self.place.value(SLOW_TRAPS).is_some()
     }
 }
 

@@ -42,6 +42,11 @@ impl Encoder {
         select.into_iter().flatten().chain(escape).chain([byte])
     }
 
+    /// Whether a byte of data of this channel is sent as it is, without anything around it.
+    pub fn is_plain(&self, channel: u8, byte: u8) -> bool {
+        self.current == Some(channel) && byte != ESCAPE
+    }
+
     /// Selects again before the next data, as [`Event::Reset`] asks.
     pub const fn forget(&mut self) {
         self.current = None;

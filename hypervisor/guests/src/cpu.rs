@@ -172,6 +172,17 @@ pub fn send_message(message: u32) {
     let _ = message;
 }
 
+/// Forgets a doorbell that has been sent to this CPU and not been taken (Power ISA 2.06 III-E §12.2).
+pub fn clear_message(message: u32) {
+    #[cfg(target_arch = "powerpc")]
+    // SAFETY: an interrupt that does not come harms nobody.
+    unsafe {
+        asm!(".long 0x7c0019dc", in("r3") message, options(nostack));
+    }
+    #[cfg(not(target_arch = "powerpc"))]
+    let _ = message;
+}
+
 /// The timebase.
 pub fn timebase() -> u64 {
     loop {
@@ -220,6 +231,11 @@ pub fn set_decrementer(ticks: u32) {
 pub fn set_process(pid: u32) {
     // SAFETY: the guest itself is mapped for all processes.
     unsafe { mtspr::<48>(pid) }
+}
+
+/// The process of which translations are used besides those of all.
+pub fn process() -> u32 {
+    mfspr::<48>()
 }
 
 /// Takes machine checks, by `rfi` since QEMU's `mtmsr` does not change MSR[ME].

@@ -15,10 +15,33 @@ const INT_SET_MASK: u32 = EPAPR | 6;
 /// EV_INT_EOI.
 const INT_EOI: u32 = EPAPR | 10;
 
+/// Freescale's calls.
+const FREESCALE: u32 = 2 << 16;
+/// FH_PARTITION_RESTART.
+const PARTITION_RESTART: u32 = FREESCALE | 4;
+/// FH_PARTITION_GET_STATUS.
+const PARTITION_GET_STATUS: u32 = FREESCALE | 5;
+/// FH_PARTITION_START.
+const PARTITION_START: u32 = FREESCALE | 6;
+/// FH_PARTITION_STOP.
+const PARTITION_STOP: u32 = FREESCALE | 7;
+
 /// The status of a call that has done its work.
 pub const OK: u32 = 0;
 /// The status of a call that may work later: a full channel.
 pub const AGAIN: u32 = 4;
+/// The status of a call with a wrong argument.
+pub const INVALID: u32 = 8;
+/// The status of a call that its object is in no state for.
+pub const INVALID_STATE: u32 = 11;
+
+/// What a partition does, as its manager reads it.
+pub mod state {
+    /// No CPU executes it.
+    pub const STOPPED: u32 = 0;
+    /// It has been entered.
+    pub const RUNNING: u32 = 1;
+}
 /// Most bytes that one call moves.
 pub const MOST: usize = 16;
 
@@ -110,6 +133,31 @@ pub fn enable_interrupt(handle: u32, config: u32) -> Result<(), u32> {
 /// Ends an interrupt that was taken.
 pub fn end_of_interrupt(handle: u32) {
     simple(INT_EOI, [handle, 0, 0, 0]);
+}
+
+/// What a partition does: see [`state`].
+///
+/// # Errors
+/// The status, when it is not [`OK`].
+pub fn partition_state(handle: u32) -> Result<u32, u32> {
+    let result = simple(PARTITION_GET_STATUS, [handle, 0, 0, 0]);
+    if result[0] == OK { Ok(result[1]) } else { Err(result[0]) }
+}
+
+/// Starts a partition that is stopped: from its images, or at an address of its own with its memory as it is. The
+/// status.
+pub fn start_partition(handle: u32, entry: Option<u32>) -> u32 {
+    simple(PARTITION_START, [handle, entry.unwrap_or(0), u32::from(entry.is_none()), 0])[0]
+}
+
+/// Stops a partition that runs. The status.
+pub fn stop_partition(handle: u32) -> u32 {
+    simple(PARTITION_STOP, [handle, 0, 0, 0])[0]
+}
+
+/// Stops a partition that runs, and starts it from its images. The status.
+pub fn restart_partition(handle: u32) -> u32 {
+    simple(PARTITION_RESTART, [handle, 0, 0, 0])[0]
 }
 
 fn words(bytes: &[u8; MOST]) -> [u32; 4] {

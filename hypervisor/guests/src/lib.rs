@@ -15,6 +15,7 @@ pub mod hypercall;
 pub mod interrupts;
 pub mod patience;
 pub mod probe;
+pub mod random;
 pub mod smp;
 pub mod tlb;
 pub mod tree;

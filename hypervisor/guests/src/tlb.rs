@@ -105,11 +105,16 @@ pub unsafe fn clear(slot: Slot, entry: &Entry) {
     unsafe { write_raw(slot, 0, entry) }
 }
 
-unsafe fn write_raw(slot: Slot, mas1: u32, entry: &Entry) {
-    let mas0 = match slot {
+/// MAS0 for a slot.
+const fn select(slot: Slot) -> u32 {
+    match slot {
         Slot::Page(way) => (way & 3) << 16,
         Slot::Large(index) => 1 << 28 | (index & 63) << 16,
-    };
+    }
+}
+
+unsafe fn write_raw(slot: Slot, mas1: u32, entry: &Entry) {
+    let mas0 = select(slot);
     let mas2 = entry.ea & 0xffff_f000 | entry.attributes;
     let mas3 = entry.gpa as u32 & 0xffff_f000 | entry.permissions;
     let mas7 = (entry.gpa >> 32) as u32;
@@ -164,5 +169,48 @@ pub fn invalidate_page(ea: u32) {
     }
     #[cfg(not(target_arch = "powerpc"))]
     let _ = ea;
+    cpu::sync();
+}
+
+/// MAS0, MAS1, MAS2, MAS3, MAS4, MAS6 and MAS7: what a miss, a search or a read has left.
+pub fn assist() -> [u32; 7] {
+    #[cfg(target_arch = "powerpc")]
+    {
+        let [mut mas0, mut mas1, mut mas2, mut mas3, mut mas4, mut mas6, mut mas7] = [0u32; 7];
+        // SAFETY: reading these changes nothing.
+        unsafe {
+            asm!(
+                "mfspr {0}, 624", "mfspr {1}, 625", "mfspr {2}, 626", "mfspr {3}, 627", "mfspr {4}, 628",
+                "mfspr {5}, 630", "mfspr {6}, 944",
+                out(reg) mas0, out(reg) mas1, out(reg) mas2, out(reg) mas3, out(reg) mas4, out(reg) mas6,
+                out(reg) mas7, options(nomem, nostack)
+            );
+        }
+        [mas0, mas1, mas2, mas3, mas4, mas6, mas7]
+    }
+    #[cfg(not(target_arch = "powerpc"))]
+    [0; 7]
+}
+
+/// Reads what is written at a slot of TLB1, or in a way of the set of TLB0 that `ea` is in: [`assist`] afterwards.
+pub fn read(slot: Slot, ea: u32) -> [u32; 7] {
+    let (mas0, mas2) = (select(slot), ea & 0xffff_f000);
+    #[cfg(target_arch = "powerpc")]
+    // SAFETY: changes these registers only.
+    unsafe {
+        asm!("mtspr 624, {0}", "mtspr 626, {1}", "isync", "tlbre", "isync", in(reg) mas0, in(reg) mas2, options(nostack));
+    }
+    #[cfg(not(target_arch = "powerpc"))]
+    let _ = (mas0, mas2);
+    assist()
+}
+
+/// Invalidates all of this CPU's translations that are not protected (`tlbilx` T=0, EREF §6.5.4).
+pub fn invalidate_all() {
+    #[cfg(target_arch = "powerpc")]
+    // SAFETY: protected entries stay, and with them what Rust knows of.
+    unsafe {
+        asm!(".long 0x7c000024", "msync", "isync", options(nostack));
+    }
     cpu::sync();
 }

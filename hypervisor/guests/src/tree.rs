@@ -17,6 +17,15 @@ pub struct Channel {
     pub transmit: (u32, u32),
 }
 
+/// A partition that the guest may stop and start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Managed<'a> {
+    /// Its label.
+    pub label: &'a str,
+    /// Its handle.
+    pub handle: u32,
+}
+
 /// Another CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cpu {
@@ -110,6 +119,14 @@ impl<'a> Tree<'a> {
     /// The byte channel whose node has this name.
     pub fn channel(&self, name: &str) -> Option<Channel> {
         channel(self.node("/hypervisor/handles")?.child(name)?)
+    }
+
+    /// The partitions that the guest manages.
+    pub fn managed(&self) -> impl Iterator<Item = Managed<'a>> + use<'a> {
+        let nodes = self.node("/hypervisor/handles").into_iter().flat_map(Place::children);
+        nodes.filter(|node| node.is_compatible("fsl,hv-partition-handle")).filter_map(|node| {
+            Some(Managed { label: node.string("label").unwrap_or("nameless"), handle: node.u32("hv-handle")? })
+        })
     }
 
     /// Physical address of the first serial line, for a machine without a hypervisor.

@@ -39,7 +39,9 @@ impl RealTlbs {
     }
 
     fn check(&self, new: &Entry) {
-        assert_eq!(new.permissions() & !mas::USER, 0, "{new:x?} is for the supervisor");
+        let executed = !new.space() && new.permissions() & mas::UX != 0;
+        let supervisor = if executed { mas::SR } else { 0 };
+        assert_eq!(new.permissions() & !mas::USER, supervisor, "{new:x?} is for the supervisor");
         assert_eq!(new.mas1 & mas::IPROT, 0, "{new:x?} is protected");
         let end = u64::from(new.base()) + new.size();
         assert!(new.space() || new.tid() != 0 && end <= PROGRAMS_END.into(), "{new:x?} is the hypervisor's too");

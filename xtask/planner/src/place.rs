@@ -14,7 +14,7 @@ use crate::diag::{Code, Diagnostic};
 use crate::image::ImageFacts;
 use crate::input::reader::nearest;
 use crate::input::{IMPOSSIBLE_VALUE, UNKNOWN_NAME};
-use crate::plan::{Area, AreaOwner, ChannelEnd, Decided, GuestImage, LoadPlan, Part, PartitionPlan};
+use crate::plan::{Area, AreaOwner, ChannelEnd, Decided, GuestImage, LoadPlan, Managed, Part, PartitionPlan};
 use crate::profile::{ImageUse, Partition, Profile};
 use crate::units::CpuChoice;
 
@@ -63,7 +63,9 @@ pub fn place(board: &Board, profile: &Profile, artifacts: &Artifacts) -> Result<
             dtb: Span::new(partition.dtb_address, partition.dtb_size).expect("36-bit address and size"),
             console: partition.console,
             channels: channels(profile, &partition.name),
+            manages: managed(profile, &partition.manages),
             bootargs: partition.bootargs.clone(),
+            fast_traps: partition.fast_traps,
         });
     }
     let configuration = board.slots.configuration;
@@ -92,6 +94,15 @@ fn channels(profile: &Profile, partition: &str) -> Vec<ChannelEnd> {
         Some(ChannelEnd { node: format!("{}-channel", channel.name), peer })
     });
     ends.collect()
+}
+
+/// The partitions of these names, which were looked for when the profile was read.
+fn managed(profile: &Profile, names: &[String]) -> Vec<Managed> {
+    let managed = names.iter().filter_map(|name| {
+        let partition = profile.partitions.iter().position(|other| other.name == *name)?;
+        Some(Managed { node: format!("{name}-partition"), partition })
+    });
+    managed.collect()
 }
 
 /// The CPUs of each partition, in order.
@@ -334,7 +345,7 @@ fn close_windows(board: &Board, profile: &Profile, areas: &[Area], parts: &mut [
 
 /// Bytes from an image's destination to the next destination in the partition, or to its memory's end. What
 /// lies outside the memory has no room, and is another rule's business (H114).
-fn guest_room(partition: &Partition, image: &str) -> Option<u64> {
+pub(crate) fn guest_room(partition: &Partition, image: &str) -> Option<u64> {
     let images = || [Some(&partition.kernel), partition.rootfs.as_ref()].into_iter().flatten();
     let at = images().find(|known| known.image == image)?.guest_address.get();
     let others = images().map(|image| image.guest_address.get());

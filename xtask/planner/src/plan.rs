@@ -81,6 +81,15 @@ pub struct ChannelEnd {
     pub peer: usize,
 }
 
+/// A partition that another one may stop and start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Managed {
+    /// Name of its node in the other one's tree.
+    pub node: String,
+    /// Index of the partition.
+    pub partition: usize,
+}
+
 /// One partition.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PartitionPlan {
@@ -104,8 +113,12 @@ pub struct PartitionPlan {
     pub console: u32,
     /// Its ends of the byte channels to other partitions, in the profile's order.
     pub channels: Vec<ChannelEnd>,
+    /// The partitions that it manages, in the order of its key.
+    pub manages: Vec<Managed>,
     /// Kernel command line.
     pub bootargs: String,
+    /// Whether the hypervisor takes short ways for what its guest does most.
+    pub fast_traps: bool,
 }
 
 /// Where everything lies.

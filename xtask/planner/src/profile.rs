@@ -58,6 +58,12 @@ pub struct Partition {
     pub dtb_address: GuestPhys,
     /// Most bytes the guest tree may have.
     pub dtb_size: u64,
+    /// Whether the hypervisor takes short ways for what the guest does most.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub fast_traps: bool,
+    /// Names of the partitions that it may stop and start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manages: Vec<String>,
 }
 
 /// Memory that several partitions share.
@@ -127,6 +133,16 @@ pub struct Profile {
     /// Where every value stands in the profile's file; not part of `profile.json`.
     #[serde(skip)]
     pub places: Places,
+}
+
+/// The default of a switch that is on.
+const fn yes() -> bool {
+    true
+}
+
+/// Whether a switch is at its default.
+const fn is_yes(switch: &bool) -> bool {
+    *switch
 }
 
 mod cpu_choice {

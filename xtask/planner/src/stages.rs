@@ -32,6 +32,23 @@ pub enum Stage {
     Run,
 }
 
+impl Stage {
+    /// All of them, in order.
+    pub const ALL: [Self; 6] = [Self::Load, Self::Bootm, Self::Release, Self::Relocate, Self::GuestLoad, Self::Run];
+
+    /// Its name in commands, tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Bootm => "bootm",
+            Self::Release => "release",
+            Self::Relocate => "relocate",
+            Self::GuestLoad => "guest-load",
+            Self::Run => "run",
+        }
+    }
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -43,6 +60,21 @@ impl fmt::Display for Stage {
             Self::Run => "while the partitions run",
         })
     }
+}
+
+/// What a claim is of, in the order in which [`claims`] lists them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Subject {
+    /// The board's boot loader memory with this index.
+    Loader(usize),
+    /// The part with this index.
+    Part(usize),
+    /// The hypervisor where `bootm` copies it.
+    LowHypervisor,
+    /// The hardware tree where `bootm` copies it.
+    LowTree,
+    /// The memory area with this index.
+    Area(usize),
 }
 
 /// What kind of claim it is: rules treat them differently.
@@ -63,8 +95,8 @@ pub enum ClaimKind {
 pub struct Claim {
     /// The owner, for a sentence: `kernel.uImage`, `the memory of p1`.
     pub owner: String,
-    /// Claims of the same group never conflict: the same thing seen twice.
-    pub group: usize,
+    /// What it is of. Claims of one subject never conflict: the same thing seen twice.
+    pub subject: Subject,
     /// Where.
     pub span: Span<TruePhys>,
     /// When.
@@ -87,12 +119,6 @@ const PAGE: u64 = 4096;
 /// Every claim of the plan.
 pub fn claims(plan: &LoadPlan) -> Vec<Claim> {
     let mut claims = Vec::new();
-    let mut group = 0;
-    let mut next_group = || {
-        group += 1;
-        group
-    };
-
     for (index, memory) in plan.board.uboot.memory.iter().enumerate() {
         let last = match memory.until {
             Until::Jump => Stage::Bootm,
@@ -100,7 +126,7 @@ pub fn claims(plan: &LoadPlan) -> Vec<Claim> {
         };
         claims.push(Claim {
             owner: memory.name.clone(),
-            group: next_group(),
+            subject: Subject::Loader(index),
             span: memory.span,
             stages: Stage::Load..=last,
             kind: ClaimKind::Loader,
@@ -108,7 +134,7 @@ pub fn claims(plan: &LoadPlan) -> Vec<Claim> {
         });
     }
 
-    for part in &plan.parts {
+    for (index, part) in plan.parts.iter().enumerate() {
         let last = match part.role {
             Role::Script => Stage::Load,
             Role::Hypervisor | Role::HardwareTree => Stage::Bootm,
@@ -116,13 +142,12 @@ pub fn claims(plan: &LoadPlan) -> Vec<Claim> {
             // A restarted partition reads its images again.
             _ => Stage::Run,
         };
-        let group = next_group();
         let size = plan.size_of(part);
         let mut claim = |kind, decided: &Decided, len, text: String| {
             if let Ok(span) = Span::new(part.load, len) {
                 claims.push(Claim {
                     owner: part.file.clone(),
-                    group,
+                    subject: Subject::Part(index),
                     span,
                     stages: Stage::Load..=last,
                     kind,
@@ -144,7 +169,7 @@ pub fn claims(plan: &LoadPlan) -> Vec<Claim> {
 
     claims.push(Claim {
         owner: "the hypervisor before it has moved".to_owned(),
-        group: next_group(),
+        subject: Subject::LowHypervisor,
         span: Span::between(TruePhys(0), TruePhys(HV_LOW_SIZE)),
         stages: Stage::Bootm..=Stage::Relocate,
         kind: ClaimKind::Bytes,
@@ -157,25 +182,25 @@ pub fn claims(plan: &LoadPlan) -> Vec<Claim> {
     let tree_base = bootmap.saturating_sub(tree_len) / PAGE * PAGE;
     claims.push(Claim {
         owner: "the hardware tree after `bootm` has moved it".to_owned(),
-        group: next_group(),
+        subject: Subject::LowTree,
         span: Span::between(TruePhys(tree_base), TruePhys(bootmap)),
         stages: Stage::Bootm..=Stage::Relocate,
         kind: ClaimKind::Bytes,
         label: plan.board.places.label("uboot/bootmap", "it is moved to just below this address"),
     });
 
-    for area in &plan.areas {
+    for (index, area) in plan.areas.iter().enumerate() {
         let (owner, first) = match area.owner {
             AreaOwner::Hypervisor => ("the hypervisor's memory".to_owned(), Stage::Relocate),
-            AreaOwner::Partition(index) => (format!("the memory of {}", plan.partitions[index].name), Stage::GuestLoad),
-            AreaOwner::Shared(index) => {
-                (format!("the shared area {}", plan.profile.shared[index].name), Stage::GuestLoad)
+            AreaOwner::Partition(owner) => (format!("the memory of {}", plan.partitions[owner].name), Stage::GuestLoad),
+            AreaOwner::Shared(shared) => {
+                (format!("the shared area {}", plan.profile.shared[shared].name), Stage::GuestLoad)
             }
         };
         claims.push(Claim {
             label: plan.area_label(area, format!("{owner} is {}", area.span)),
             owner,
-            group: next_group(),
+            subject: Subject::Area(index),
             span: area.span,
             stages: first..=Stage::Run,
             kind: ClaimKind::Area,

@@ -56,6 +56,21 @@ fn digests_stand_in_the_order_of_loading_or_not_at_all() {
 }
 
 #[test]
+fn slow_traps_are_asked_for_by_the_profile_and_by_nobody_else() {
+    let text = read("templates/hv.dts.j2");
+    let mut profile = profile("two-linux");
+    let render = |profile: &Profile| {
+        let plan = plan(&board("p4080ds"), profile);
+        strip_markers(&hv_dts(&plan, &Digests::new(), &Template { file: "templates/hv.dts.j2", text: &text }).unwrap())
+    };
+    assert!(!render(&profile).contains("slow-traps"));
+    profile.partitions[1].fast_traps = false;
+    let dts = render(&profile);
+    let (first, second) = dts.split_once("\tp2 {").unwrap();
+    assert!(!first.contains("slow-traps") && second.contains("\t\tcitrine,slow-traps;\n"), "{dts}");
+}
+
+#[test]
 fn the_same_profile_renders_for_a_board_with_four_cpus() {
     let mut small = board("p4080ds");
     small.cpus = 4;

@@ -39,7 +39,7 @@ pub const GUEST: Form =
 const HYPERCALL: u32 = 0x4400_0022;
 /// The sections of the linker scripts.
 const SECTIONS: &[&str] =
-    &["", ".head", ".vectors", ".text", ".rodata", ".data", ".bss", ".symtab", ".strtab", ".shstrtab"];
+    &["", ".head", ".vectors", ".text", ".rodata", ".data", ".bss", ".stubs", ".symtab", ".strtab", ".shstrtab"];
 
 /// Checks a linked program, and returns it as flat bytes: from the first that is loaded to the last that
 /// is not zero by definition.

@@ -58,6 +58,8 @@ pub struct Package {
     pub dir: &'static str,
     /// The directories, with all that is in them, that it is made of.
     pub sources: &'static [&'static str],
+    /// The feature that it is built with; none in whatever is bundled.
+    pub feature: Option<&'static str>,
 }
 
 /// The content of every source of a package, by its path, in order of paths.
@@ -119,10 +121,13 @@ pub fn compile(root: &Path, package: &Package, core: &str, epoch: u32) -> Result
     let bin = Path::new(env!("CITRINE_SYSROOT")).join("bin");
     let shell = tools::shell_in(root)?;
     let cargo = bin.join("cargo");
-    let mut cmd = cmd!(
-        shell,
-        "{cargo} build --locked --package {name} --profile firmware --target {TARGET} --target-dir {TARGET_DIR}"
-    );
+    // Never where a program without the feature could be found, and taken for one with it.
+    let dir = package.feature.map_or(TARGET_DIR.to_owned(), |feature| format!("{TARGET_DIR}-{feature}"));
+    let mut cmd =
+        cmd!(shell, "{cargo} build --locked --package {name} --profile firmware --target {TARGET} --target-dir {dir}");
+    if let Some(feature) = package.feature {
+        cmd = cmd.args(["--features", feature]);
+    }
     cmd = tools::clean(cmd)
         .env("RUSTC", bin.join("rustc"))
         .env("CARGO_TERM_COLOR", "never")
@@ -140,7 +145,7 @@ pub fn compile(root: &Path, package: &Package, core: &str, epoch: u32) -> Result
         tools::FAILED => does_not_compile(package, &String::from_utf8_lossy(&fs_err::read(&log).unwrap_or_default())),
         _ => error,
     })?;
-    Ok(root.join(TARGET_DIR).join(TARGET).join("firmware"))
+    Ok(root.join(dir).join(TARGET).join("firmware"))
 }
 
 fn does_not_compile(package: &Package, output: &str) -> Box<Diagnostic> {

@@ -14,6 +14,7 @@ const PACKAGE: Package = Package {
     name: "citrine-firmware",
     dir: "hypervisor/firmware",
     sources: &["hypervisor/core", "hypervisor/e500", "hypervisor/firmware", "hypervisor/formats"],
+    feature: None,
 };
 
 /// What cargo and the linker made.
@@ -38,7 +39,20 @@ pub fn sources(root: &Path) -> Result<Vec<(String, Vec<u8>)>> {
 /// # Errors
 /// What [`cargo::compile`] returns, and what [`audit::audit`] objects to.
 pub fn build(root: &Path, core: &str, source_date_epoch: u32) -> Result<Firmware> {
-    let path = cargo::compile(root, &PACKAGE, core, source_date_epoch)?.join(PACKAGE.name);
+    of(root, &PACKAGE, core, source_date_epoch)
+}
+
+/// The firmware without isolation: only tests can build it, to show that they notice.
+///
+/// # Errors
+/// See [`build`].
+#[cfg(test)]
+pub fn without_isolation(root: &Path, core: &str) -> Result<Firmware> {
+    of(root, &Package { feature: Some("without-isolation"), ..PACKAGE }, core, 0)
+}
+
+fn of(root: &Path, package: &Package, core: &str, source_date_epoch: u32) -> Result<Firmware> {
+    let path = cargo::compile(root, package, core, source_date_epoch)?.join(package.name);
     let elf = fs_err::read(&path).map_err(|error| io_error(&path, &error))?;
     let image = audit::audit(&elf, &FIRMWARE)?;
     Ok(Firmware { elf, image })
@@ -73,6 +87,14 @@ mod tests {
             let found = elf.windows(path.len()).any(|window| window == path.as_bytes());
             assert!(path.len() < 4 || !found, "{path}");
         }
+    }
+
+    #[test]
+    fn only_the_build_without_isolation_says_so() {
+        const WARNING: &[u8] = b"WARNING: built without isolation, for tests only";
+        let says = |firmware: Firmware| firmware.image.windows(WARNING.len()).any(|window| window == WARNING);
+        assert!(!says(build(&project(), "e500mc", 0).unwrap()));
+        assert!(says(without_isolation(&project(), "e500mc").unwrap()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::context::{Artifact, Context};
 use crate::cache::{StageId, io_error};
 
 /// The guests, by the names that profiles use. Each is a program of the package.
-pub const GUESTS: [&str; 7] = ["bench", "echo", "hello", "hostile", "ipi", "sentinel", "timer"];
+pub const GUESTS: [&str; 9] = ["bench", "echo", "hello", "hostile", "ipi", "manager", "sentinel", "timer", "twin"];
 
 /// What they are made of.
 const PACKAGE: Package = Package {
@@ -22,6 +22,7 @@ const PACKAGE: Package = Package {
     dir: "hypervisor/guests",
     // Of the hypervisor's own they have the functions that copy memory.
     sources: &["hypervisor/e500/src/mem.s", "hypervisor/formats", "hypervisor/guests"],
+    feature: None,
 };
 /// Changes when the same sources shall give other images.
 const VERSION: u32 = 1;

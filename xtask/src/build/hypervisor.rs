@@ -33,19 +33,32 @@ pub fn hypervisor(context: &Context<'_>, core: &str) -> Result<Vec<Artifact>> {
     let entry =
         context.cache.stage(&id, "hypervisor firmware", Duration::from_secs(20), context.progress, |dir, _| {
             let built = firmware::build(context.root, core, epoch)?;
-            let fields = Fields {
-                kind: Kind::Kernel,
-                compression: Compression::None,
-                name: &format!("{HV_NAME}{}", env!("CARGO_PKG_VERSION")),
-                load: 0,
-                entry: 0,
-                time: epoch,
-            };
-            let image = wrap(fields, built.image).expect("the audit bounds the image to 4 MiB");
-            write(&dir.join(HV_IMAGE), &image.pieces().concat())?;
+            write(&dir.join(HV_IMAGE), &image(built.image, epoch))?;
             write(&dir.join("hv.elf"), &built.elf)
         })?;
     Ok(Artifact::of_entry(&entry, &cargo::inputs(&sources)))
+}
+
+/// A flat firmware as U-Boot takes it.
+fn image(flat: Vec<u8>, epoch: u32) -> Vec<u8> {
+    let fields = Fields {
+        kind: Kind::Kernel,
+        compression: Compression::None,
+        name: &format!("{HV_NAME}{}", env!("CARGO_PKG_VERSION")),
+        load: 0,
+        entry: 0,
+        time: epoch,
+    };
+    wrap(fields, flat).expect("the audit bounds the image to 4 MiB").pieces().concat()
+}
+
+/// The image of the firmware that does not keep partitions apart.
+///
+/// # Errors
+/// See [`hypervisor`].
+#[cfg(test)]
+pub fn hypervisor_without_isolation(root: &Path, core: &str) -> Result<Vec<u8>> {
+    Ok(image(firmware::without_isolation(root, core)?.image, 0))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

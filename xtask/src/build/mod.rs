@@ -26,4 +26,4 @@ pub use rootfs::rootfs;
 pub use trees::trees;
 
 #[cfg(test)]
-pub use {context::other_versions, rootfs::skeleton};
+pub use {context::other_versions, hypervisor::hypervisor_without_isolation, rootfs::skeleton};

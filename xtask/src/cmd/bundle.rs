@@ -1,7 +1,7 @@
 //! `bundle`: the main job, and what it says about it.
 
 use citrine_formats::addr::Size;
-use citrine_planner::plan::LoadPlan;
+use citrine_planner::map::{MemoryMap, headroom};
 use serde_json::json;
 
 use crate::artifacts::needs_sources;
@@ -57,6 +57,7 @@ fn to_json(bundle: &Bundle) -> serde_json::Value {
 
 /// What was done per part, sizes, headroom, and where the bundle is.
 fn summary(bundle: &Bundle) -> String {
+    let map = MemoryMap::of(&bundle.plan);
     let mut text = format!("{} for {}\n", bundle.manifest.profile, bundle.manifest.board);
     for part in &bundle.manifest.parts {
         let how = bundle.stages.iter().find(|(name, _)| *name == part.name).map_or("", |(_, how)| how.as_str());
@@ -65,7 +66,7 @@ fn summary(bundle: &Bundle) -> String {
             "  {:16} {:>9}  {place:14} {how:7}{}\n",
             part.name,
             Size(part.size).to_string(),
-            headroom(&bundle.plan, &part.name)
+            headroom(&map, &part.name).unwrap_or_default()
         ));
     }
     let state = if bundle.unchanged { "unchanged" } else { "written" };
@@ -79,15 +80,4 @@ fn summary(bundle: &Bundle) -> String {
     };
     text.push_str(&format!("{state}: {} and {}/\n", shown(&bundle.published.tar), shown(&bundle.published.dir)));
     text
-}
-
-/// How much an image may grow before it reaches what follows it.
-fn headroom(plan: &LoadPlan, file: &str) -> String {
-    let Some(part) = plan.parts.iter().find(|part| part.file == file && part.image.is_some()) else {
-        return String::new();
-    };
-    let size = plan.size_of(part).unwrap_or(0);
-    let next = plan.parts.iter().filter(|other| other.load > part.load).min_by_key(|other| other.load);
-    let until = next.map_or("the image area's end", |next| next.file.as_str());
-    format!("may grow {} before it reaches {until}", Size(part.window.saturating_sub(size)))
 }

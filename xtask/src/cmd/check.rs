@@ -2,6 +2,7 @@
 
 use citrine_formats::addr::Size;
 use citrine_planner::diag::has_errors;
+use citrine_planner::map::{MemoryMap, headroom};
 use citrine_planner::plan::LoadPlan;
 use citrine_planner::{place, rules};
 use serde_json::json;
@@ -64,6 +65,12 @@ pub(crate) fn summary(plan: &LoadPlan, warnings: usize) -> String {
             memory.span.base(),
             partition.console,
         ));
+    }
+    let map = MemoryMap::of(plan);
+    for part in &plan.parts {
+        if let Some(growth) = headroom(&map, &part.file) {
+            text.push_str(&format!("  {:12} {growth}\n", part.file));
+        }
     }
     text
 }

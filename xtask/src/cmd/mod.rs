@@ -11,6 +11,7 @@ mod guest_tree;
 mod inner_loop;
 mod lock;
 pub mod perf;
+mod plan;
 pub mod qemu;
 mod render;
 mod test;
@@ -24,6 +25,7 @@ pub fn run(command: Command, ui: &Ui) -> CmdResult {
     match command {
         Command::Bundle(args) => bundle::run(&args, ui),
         Command::Check(args) => check::run(&args, ui),
+        Command::Plan(args) => plan::run(&args, ui),
         Command::Render(args) => render::run(&args, ui),
         Command::GuestTree(args) => guest_tree::run(&args, ui),
         Command::Verify(args) => verify::run(&args, ui),

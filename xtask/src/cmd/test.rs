@@ -77,6 +77,7 @@ pub fn run(args: &Test, ui: &Ui) -> CmdResult {
                 "--bin",
                 "xtask",
                 "--",
+                "smoke::tests::beside_linux",
                 "smoke::tests::high_memory",
                 "--test-threads=1",
                 "--nocapture",

@@ -193,3 +193,24 @@ fn a_full_disk_leaves_the_bundle_before() {
     assert!(text.contains("O101: ") && text.contains(NAME), "{text}");
     assert_eq!((shown(out.path()), hidden(out.path())), ((1, 1), 1));
 }
+
+#[test]
+fn a_file_that_the_user_names_is_replaced_in_one_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("map.svg");
+    write_file(&path, b"old").unwrap();
+    write_file(&path, b"new").unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    // A link stays a link, and what is no file is written to.
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    write_file(&link, b"newer").unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::read(&path).unwrap(), b"newer");
+    write_file(Path::new("/dev/null"), b"gone").unwrap();
+    assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
+    for wrong in [dir.path().to_owned(), path.join("x"), dir.path().join("none/x")] {
+        assert_eq!(write_file(&wrong, b"x").unwrap_err().code, CANNOT_WRITE, "{}", wrong.display());
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left behind");
+}

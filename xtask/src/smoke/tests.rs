@@ -20,9 +20,14 @@ use crate::project::Project;
 use crate::report::Ui;
 use crate::setup::Need;
 
+#[cfg(feature = "long-proofs")]
+mod beside_linux;
 mod damaged;
 #[cfg(feature = "long-proofs")]
 mod high_memory;
+mod isolation;
+#[cfg(feature = "long-proofs")]
+mod shell;
 
 fn arguments(profile: &str) -> BundleArgs {
     let words = ["xtask", "bundle", "--board", "p4080ds", "--profile", profile, "--yes"];

@@ -39,6 +39,26 @@ fn the_firmware_runs_on_an_e5500_and_refuses_an_e6500() {
     assert!(said.contains("error: this firmware is for e500mc and e5500 cores"), "{said}");
 }
 
+/// The systems of our own small guests: what each must print is in `tests/smoke/`.
+#[test]
+fn every_guest_says_what_it_must() {
+    let checkout = Checkout::new();
+    let mut booted = Vec::new();
+    for entry in std::fs::read_dir(checkout.root().join("tests/smoke")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Some(profile) = name.strip_suffix(".toml") else { continue };
+        let run = checkout.run(&["qemu", "--board", "p4080ds", "--profile", profile, "--yes"]);
+        let (transcript, prompts) = passes(&run);
+        assert!(transcript.contains("citrine: ready, ") && prompts == 0, "{profile}:\n{transcript}");
+        // Only the test build of the firmware has this line.
+        assert!(!transcript.contains("without isolation"), "{profile}:\n{transcript}");
+        booted.push(profile.to_owned());
+    }
+    for profile in ["hostile", "manager", "twin"] {
+        assert!(booted.iter().any(|name| name == profile), "{booted:?}");
+    }
+}
+
 #[test]
 fn a_partition_may_have_all_cpus() {
     let checkout = Checkout::new();

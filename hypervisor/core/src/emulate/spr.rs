@@ -6,7 +6,7 @@ use crate::mmu;
 use crate::vcpu::{Vcpu, spr};
 
 /// Where a register's value is.
-type Place = fn(&mut Vcpu) -> &mut u32;
+pub type Place = fn(&mut Vcpu) -> &mut u32;
 
 /// One register, or several with the same behaviour and consecutive numbers.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,7 @@ pub(super) enum Kind {
     Identified(fn(&Identification) -> u32),
     /// Writes have no effect, and it is not read.
     Sink,
+    Ivpr,
     /// IVORs: the vector's number is the register's less this.
     Ivor(u32),
     /// SPRG0 to SPRG7: the index is the register's number less this.
@@ -88,7 +89,7 @@ pub(super) static REGISTERS: &[Register] = &[
     kept(spr::CSRR1, |v| &mut v.registers.csrr[1]),
     kept(spr::DEAR, |v| &mut v.shared.dear.low),
     kept(spr::ESR, |v| &mut v.shared.esr),
-    one(spr::IVPR, Kind::Kept(|v| &mut v.registers.ivpr, 0xffff_0000)),
+    one(spr::IVPR, Kind::Ivpr),
     range(spr::SPRG3_USER, spr::SPRG7_USER, Kind::SprgUser(spr::SPRG3_USER - 3)),
     one(spr::TBL_USER, Kind::TimebaseLower),
     one(spr::TBU_USER, Kind::TimebaseUpper),
@@ -169,6 +170,33 @@ fn find(number: u32) -> Option<&'static Register> {
     REGISTERS.get(usize::from(*ROWS.get(number as usize)?))
 }
 
+/// A register that reading and writing do nothing else to.
+#[derive(Clone, Copy, Debug)]
+pub enum Simple {
+    /// What was written is read.
+    Stored(Place),
+    /// The same, and problem state reads it in the real register of this number.
+    Copied(Place),
+    /// Is read; writes have no effect.
+    Fixed(Place),
+    /// Reads as this; writes have no effect.
+    Inert(u32),
+}
+
+/// How a register behaves that is one of these.
+pub fn simple(number: u32) -> Option<Simple> {
+    Some(match find(number)?.kind {
+        Kind::Kept(place, u32::MAX) => Simple::Stored(place),
+        Kind::Fixed(place) => Simple::Fixed(place),
+        Kind::Inert(value) => Simple::Inert(value),
+        Kind::Sprg(base) => match SPRG.get((number - base) as usize)? {
+            place if number - base < FIRST_USER_SPRG => Simple::Stored(*place),
+            place => Simple::Copied(*place),
+        },
+        _ => return None,
+    })
+}
+
 /// Reads a register; none when there is no such register, or it is only written.
 pub(super) fn read(vcpu: &mut Vcpu, cpu: &mut impl Cpu, number: u32) -> Option<u32> {
     Some(match find(number)?.kind {
@@ -176,6 +204,7 @@ pub(super) fn read(vcpu: &mut Vcpu, cpu: &mut impl Cpu, number: u32) -> Option<u
         Kind::Inert(value) | Kind::Constant(value) => value,
         Kind::Identified(which) => which(&cpu.identification()),
         Kind::Sink => return None,
+        Kind::Ivpr => vcpu.registers.ivpr,
         Kind::Ivor(base) => *vcpu.registers.ivor.get((number - base) as usize)?,
         Kind::Sprg(base) | Kind::SprgUser(base) => *sprg(vcpu, number - base)?,
         Kind::TimebaseLower => cpu.timebase() as u32,
@@ -198,10 +227,17 @@ pub(super) fn write(vcpu: &mut Vcpu, cpu: &mut impl Cpu, number: u32, value: u32
         Kind::Fixed(_) | Kind::Inert(_) | Kind::Sink => {}
         Kind::ReadOnly(_) | Kind::Constant(_) | Kind::Identified(_) => return None,
         Kind::SprgUser(_) | Kind::TimebaseLower | Kind::TimebaseUpper => return None,
-        Kind::Ivor(base) => *vcpu.registers.ivor.get_mut((number - base) as usize)? = value & 0xfff0,
+        Kind::Ivpr => {
+            vcpu.registers.ivpr = value & 0xffff_0000;
+            vcpu.vectors_changed();
+        }
+        Kind::Ivor(base) => {
+            *vcpu.registers.ivor.get_mut((number - base) as usize)? = value & 0xfff0;
+            vcpu.vectors_changed();
+        }
         Kind::Sprg(base) => {
             *sprg(vcpu, number - base)? = value;
-            if number - base >= 3 {
+            if number - base >= FIRST_USER_SPRG {
                 cpu.set_sprg(number - base, value);
             }
         }
@@ -241,11 +277,19 @@ fn set_tcr(vcpu: &mut Vcpu, cpu: &mut impl Cpu, value: u32) {
 }
 
 /// SPRG0 to SPRG7.
+static SPRG: [Place; 8] = [
+    |v| &mut v.shared.sprg0[0].low,
+    |v| &mut v.shared.sprg0[1].low,
+    |v| &mut v.shared.sprg0[2].low,
+    |v| &mut v.shared.sprg0[3].low,
+    |v| &mut v.shared.sprg4[0].low,
+    |v| &mut v.shared.sprg4[1].low,
+    |v| &mut v.shared.sprg4[2].low,
+    |v| &mut v.shared.sprg4[3].low,
+];
+/// From this one on, problem state may read them.
+const FIRST_USER_SPRG: u32 = 3;
+
 fn sprg(vcpu: &mut Vcpu, index: u32) -> Option<&mut u32> {
-    let shared = &mut vcpu.shared;
-    let double = match index {
-        0..=3 => shared.sprg0.get_mut(index as usize),
-        _ => shared.sprg4.get_mut(index as usize - 4),
-    };
-    double.map(|double| &mut double.low)
+    Some(SPRG.get(index as usize)?(vcpu))
 }

@@ -28,23 +28,25 @@ impl Ring {
     /// Returns how many have been taken.
     fn write(&mut self, from: &[u8]) -> usize {
         let count = from.len().min(RING_ROOM - self.len);
-        for byte in from.iter().take(count) {
-            if let Some(slot) = self.bytes.get_mut((self.first + self.len) % RING_LEN) {
-                *slot = *byte;
-            }
-            self.len += 1;
-        }
+        let (before, behind) = self.bytes.split_at_mut((self.first + self.len) % RING_LEN);
+        let end = count.min(behind.len());
+        let (first, second) = from.split_at(end);
+        behind[..end].copy_from_slice(first);
+        before[..count - end].copy_from_slice(&second[..count - end]);
+        self.len += count;
         count
     }
 
     /// Returns how many have been given.
     fn read(&mut self, into: &mut [u8]) -> usize {
         let count = into.len().min(self.len);
-        for slot in into.iter_mut().take(count) {
-            *slot = self.bytes.get(self.first).copied().unwrap_or(0);
-            self.first = (self.first + 1) % RING_LEN;
-            self.len -= 1;
-        }
+        let (before, behind) = self.bytes.split_at(self.first % RING_LEN);
+        let end = count.min(behind.len());
+        let (first, second) = into.split_at_mut(end);
+        first.copy_from_slice(&behind[..end]);
+        second[..count - end].copy_from_slice(&before[..count - end]);
+        self.first = (self.first + count) % RING_LEN;
+        self.len -= count;
         count
     }
 }

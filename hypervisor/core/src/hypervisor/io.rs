@@ -6,7 +6,7 @@ use super::Hypervisor;
 use super::channel::{Plug, RING_ROOM};
 use super::log::{Console, Log};
 use super::pic::Source;
-use super::uart_mux::Received;
+use super::uart_mux::{BATCH, Received};
 use crate::config::ChannelId;
 
 impl<'a> Hypervisor<'a> {
@@ -34,18 +34,24 @@ impl<'a> Hypervisor<'a> {
     }
 
     fn send_plug(&mut self, plug: Plug, bytes: &[u8]) -> usize {
+        let was_empty = self.channels.available(plug.other()) == 0;
         let sent = self.channels.send(plug, bytes);
-        self.refresh_ends(plug);
+        if was_empty || self.channels.room(plug) == 0 {
+            self.refresh_ends(plug);
+        }
         sent
     }
 
     fn receive_plug(&mut self, plug: Plug, into: &mut [u8]) -> usize {
+        let was_full = self.channels.room(plug.other()) == 0;
         let received = self.channels.receive(plug, into);
-        self.refresh_ends(plug);
+        if was_full || self.channels.available(plug) == 0 {
+            self.refresh_ends(plug);
+        }
         received
     }
 
-    /// The interrupts at both ends follow what is in the rings.
+    /// The interrupts at both ends follow what is in the rings: whether one is empty or full.
     fn refresh_ends(&mut self, plug: Plug) {
         for id in [plug, plug.other()].map(|plug| self.channels.owner(plug)).into_iter().flatten() {
             self.refresh(id);
@@ -74,19 +80,27 @@ impl<'a> Hypervisor<'a> {
         }
     }
 
+    /// The next bytes for the serial line; returns how many. Less than there is room for: these are all.
+    pub fn transmit_into(&mut self, into: &mut [u8]) -> usize {
+        let mut count = 0;
+        while let Some(rest) = into.get_mut(count..).filter(|rest| !rest.is_empty()) {
+            let framed = self.mux.framed(rest);
+            count += framed;
+            if framed > 0 {
+                continue;
+            }
+            let Some(plug) = self.mux.next(|plug| self.channels.available(plug) > 0) else { break };
+            let mut bytes = [0; BATCH];
+            let received = self.receive_plug(plug, &mut bytes);
+            self.mux.take(bytes, received);
+        }
+        count
+    }
+
     /// The next byte for the serial line.
     pub fn transmit(&mut self) -> Option<u8> {
-        if let Some(byte) = self.mux.framed() {
-            return Some(byte);
-        }
-        let plug = self.mux.next(|plug| self.channels.available(plug) > 0)?;
         let mut byte = [0];
-        if self.receive_plug(plug, &mut byte) == 0 {
-            return None;
-        }
-        let [byte] = byte;
-        self.mux.frame(byte);
-        self.mux.framed()
+        (self.transmit_into(&mut byte) == 1).then_some(byte[0])
     }
 
     /// Whether there is a byte for the serial line.

@@ -57,6 +57,7 @@ fn partition(name: &'static str, first: u32, count: u32, ends: &[ChannelEnd<'sta
         channels: ends.iter().map(|end| Channel { name: "bc", end: *end }).collect(),
         managed: Default::default(),
         starts: true,
+        slow_traps: false,
     }
 }
 

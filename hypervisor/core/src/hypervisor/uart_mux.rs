@@ -10,12 +10,16 @@ use crate::rules::MUX_CHANNELS;
 
 /// Bytes that a channel may send before it is another one's turn.
 const TURN: u32 = 64;
+/// Most bytes that are taken at once: as many as a hypercall brings.
+pub const BATCH: usize = 16;
 const CHANNELS: usize = MUX_CHANNELS as usize;
 
 /// The serial line.
 #[derive(Debug)]
 pub struct UartMux {
     plugs: [Option<Plug>; CHANNELS],
+    /// The highest channel that has one, and 1.
+    attached: usize,
     /// The channel alone has the line, without framing.
     alone: Option<Plug>,
     encoder: Encoder,
@@ -26,6 +30,10 @@ pub struct UartMux {
     frame: [u8; Encoder::MAX_LEN],
     frame_at: usize,
     frame_len: usize,
+    /// Bytes of whose turn it is that are to be framed.
+    batch: [u8; BATCH],
+    batch_at: usize,
+    batch_len: usize,
     /// Whose turn it is, and for how many bytes it has been.
     turn: usize,
     sent: u32,
@@ -48,6 +56,7 @@ impl UartMux {
     pub const fn new() -> Self {
         Self {
             plugs: [None; CHANNELS],
+            attached: 0,
             alone: None,
             encoder: Encoder::new(),
             decoder: Decoder::new(0),
@@ -55,6 +64,9 @@ impl UartMux {
             frame: [0; Encoder::MAX_LEN],
             frame_at: 0,
             frame_len: 0,
+            batch: [0; BATCH],
+            batch_at: 0,
+            batch_len: 0,
             turn: 0,
             sent: 0,
             discarded: 0,
@@ -71,6 +83,7 @@ impl UartMux {
             return false;
         }
         *slot = Some(plug);
+        self.attached = self.attached.max(usize::from(number) + 1);
         if first {
             self.decoder = Decoder::new(number);
         }
@@ -115,21 +128,45 @@ impl UartMux {
         self.discarded
     }
 
-    /// The next byte for the line of what has been framed already.
-    pub fn framed(&mut self) -> Option<u8> {
-        if self.frame_at == self.frame_len {
-            self.resets = self.resets.checked_sub(1)?;
-            self.put(RESET_REQUEST);
+    /// The next bytes for the line of what has been taken already; returns how many.
+    pub fn framed(&mut self, into: &mut [u8]) -> usize {
+        let mut count = 0;
+        let channel = self.turn as u8;
+        for slot in into {
+            if self.frame_at == self.frame_len {
+                if let Some(resets) = self.resets.checked_sub(1) {
+                    self.resets = resets;
+                    self.put(RESET_REQUEST);
+                } else {
+                    let Some(byte) = self.batch.get(..self.batch_len).and_then(|batch| batch.get(self.batch_at)) else {
+                        break;
+                    };
+                    let byte = *byte;
+                    self.batch_at += 1;
+                    if self.alone.is_some() || self.encoder.is_plain(channel, byte) {
+                        *slot = byte;
+                        count += 1;
+                        continue;
+                    }
+                    let bytes = self.encoder.encode(channel, byte);
+                    self.put(bytes);
+                }
+            }
+            let Some(byte) = self.frame.get(self.frame_at) else { break };
+            *slot = *byte;
+            count += 1;
+            self.frame_at += 1;
         }
-        let byte = self.frame.get(self.frame_at).copied();
-        self.frame_at += 1;
-        byte
+        count
     }
 
     /// Whether there is a byte for the line, when `has_data` says which ends have one.
     pub fn has_output(&self, has_data: impl Fn(Plug) -> bool) -> bool {
-        let framed = self.frame_at < self.frame_len || self.resets > 0;
-        framed || self.plugs.iter().chain([&self.alone]).flatten().any(|plug| has_data(*plug))
+        let framed = self.frame_at < self.frame_len || self.batch_at < self.batch_len || self.resets > 0;
+        let turn = self.plugs.get(self.turn).copied().flatten();
+        // Whose turn it was has most often more.
+        let plugs = self.plugs.iter().take(self.attached);
+        framed || turn.is_some_and(&has_data) || plugs.chain([&self.alone]).flatten().any(|plug| has_data(*plug))
     }
 
     fn put(&mut self, bytes: impl IntoIterator<Item = u8>) {
@@ -147,20 +184,17 @@ impl UartMux {
         }
         let has_data = |channel: &usize| matches!(self.plugs.get(*channel), Some(Some(plug)) if has_data(*plug));
         let first = if self.sent < TURN { self.turn } else { self.turn + 1 };
-        let channel = (first..first + CHANNELS).map(|channel| channel % CHANNELS).find(has_data)?;
+        let channel = (first..self.attached).chain(0..first.min(self.attached)).find(has_data)?;
         if (channel, self.sent < TURN) != (self.turn, true) {
             (self.turn, self.sent) = (channel, 0);
         }
         self.plugs.get(channel).copied().flatten()
     }
 
-    /// Frames a byte of the end that [`UartMux::next`] returned. What was framed before must have been sent.
-    pub fn frame(&mut self, byte: u8) {
-        if self.alone.is_some() {
-            return self.put([byte]);
-        }
-        self.sent += 1;
-        let bytes = self.encoder.encode(u8::try_from(self.turn).unwrap_or(u8::MAX), byte);
-        self.put(bytes);
+    /// Takes the first `count` bytes, of the end that [`UartMux::next`] returned. What was taken before must have been
+    /// sent.
+    pub const fn take(&mut self, bytes: [u8; BATCH], count: usize) {
+        (self.batch, self.batch_at, self.batch_len) = (bytes, 0, count);
+        self.sent += count as u32;
     }
 }

@@ -110,7 +110,7 @@ impl Entry {
 
     /// Bits of an address that are the offset in the page.
     #[inline]
-    pub(super) const fn offset_bits(&self) -> u32 {
+    pub(crate) const fn offset_bits(&self) -> u32 {
         // Each exit asks for it, and 64-bit shifts are functions here.
         match (self.mas1 & mas::TSIZE) >> mas::TSIZE_SHIFT {
             0 => 0xfff,
@@ -147,6 +147,11 @@ impl Entry {
         let offset = self.offset_bits();
         let low = self.mas3 & mas::PAGE & !offset | ea & offset;
         GuestPhys(((self.mas7 & mas::RPN_HIGH) as u64) << 32 | low as u64)
+    }
+
+    /// The number of the guest-physical page of 4 KiB, for an entry of that size.
+    pub const fn page(&self) -> u32 {
+        (self.mas7 & mas::RPN_HIGH) << 20 | self.mas3 >> 12
     }
 
     /// Permissions: bits of [`mas::PERMISSIONS`].

@@ -40,6 +40,7 @@ fn good() -> (Config<'static>, Machine) {
         channels: [mux("con", first + 1)].into_iter().collect(),
         managed: Default::default(),
         starts: true,
+        slow_traps: false,
     };
     let config = Config {
         areas: [

@@ -49,7 +49,9 @@ impl Fake {
     }
 
     fn check(&self, new: &Entry) {
-        assert_eq!(new.permissions() & !mas::USER, 0, "nothing is for the supervisor");
+        let executed = !new.space() && new.permits(true, Access::Execute);
+        let supervisor = if executed { mas::SR } else { 0 };
+        assert_eq!(new.permissions() & !mas::USER, supervisor, "the supervisor reads programs, and nothing else");
         assert_eq!(new.mas1 & mas::IPROT, 0);
         assert_ne!(new.mas2 & mas::M, 0);
         let end = u64::from(new.base()) + new.size();

@@ -37,6 +37,7 @@ impl Table {
             channels: Default::default(),
             managed: Default::default(),
             starts: true,
+            slow_traps: false,
         };
         let config = Config {
             areas: Default::default(),

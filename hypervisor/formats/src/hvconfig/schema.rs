@@ -77,6 +77,7 @@ const KINDS: &[Kind] = &[
             "load-image-table",
             "linux-rootfs",
             super::DIGESTS,
+            super::SLOW_TRAPS,
             "no-auto-start",
             "init-map-size",
             "init-map-paddr",

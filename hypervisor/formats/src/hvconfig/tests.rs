@@ -224,6 +224,20 @@ fn a_label_cannot_write_to_the_terminal() {
 }
 
 #[test]
+fn a_partition_is_asked_for_slow_traps_by_name() {
+    let with = |name: &'static str| tree(|t| t.cells("dtb-window", &[0; 4]).prop(name, &[]), |t| t);
+    for (name, slow) in [(SLOW_TRAPS, true), ("no-auto-start", false)] {
+        let bytes = with(name);
+        let tree = Tree::new(fdt::open(&bytes).unwrap()).unwrap();
+        assert_eq!(tree.partitions().next().unwrap().has_slow_traps(), slow, "{name}");
+    }
+    assert!(
+        problem(&with("citrine,slow-trap")).contains(SLOW_TRAPS),
+        "the misspelt name is refused, and the right one said"
+    );
+}
+
+#[test]
 fn what_is_needed_must_be_there() {
     assert_eq!(problem(&tree(|t| t, |t| t)), "/a: dtb-window: missing");
     let text = at_root(|t| t.begin("area").text("compatible", "phys-mem-area").cells("addr", &[0, 0]).end());

@@ -92,8 +92,28 @@ fn cpus(table: &mut Table<'_>) -> Option<CpuChoice> {
     choice
 }
 
+/// The names of the partitions that the one of this name manages: others, each once.
+fn manages(table: &mut Table<'_>, name: Option<&At<String>>) -> Vec<At<String>> {
+    let names = table.names("manages").unwrap_or_default();
+    for (index, other) in names.iter().enumerate() {
+        let shown = other.value.escape_debug();
+        let message = if name.is_some_and(|name| name.value == other.value) {
+            format!("the partition `{shown}` is to manage itself")
+        } else if names.iter().take(index).any(|before| before.value == other.value) {
+            format!("`manages` names `{shown}` twice")
+        } else {
+            continue;
+        };
+        table.impossible(other.range.clone(), message, "name other partitions, each once; every one may stop itself");
+    }
+    names
+}
+
+/// A partition's name, the partition when it makes sense, and those that it manages as they are named.
+type Owner = (At<String>, Option<Partition>, Vec<At<String>>);
+
 /// A partition with its name; the name alone when the rest is not usable, so that others may refer to it.
-fn partition(table: &mut Table<'_>) -> Option<(At<String>, Option<Partition>)> {
+fn partition(table: &mut Table<'_>) -> Option<Owner> {
     let name = table.name("name");
     let name = table.required("name", name);
     if let Some(name) = &name {
@@ -113,6 +133,8 @@ fn partition(table: &mut Table<'_>) -> Option<(At<String>, Option<Partition>)> {
     let rootfs = table.table("rootfs", |t| image_use(t, DEFAULT_ROOTFS_ADDRESS));
     let dtb_address = table.address("dtb-address").map_or(DEFAULT_DTB_ADDRESS, |at| at.value);
     let dtb_size = table.size("dtb-size").map_or(DEFAULT_DTB_SIZE, |at| at.value);
+    let fast_traps = table.boolean("fast-traps").is_none_or(|at| at.value);
+    let manages = manages(table, name.as_ref());
     let name = name?;
     let read = || {
         Some(Partition {
@@ -127,10 +149,12 @@ fn partition(table: &mut Table<'_>) -> Option<(At<String>, Option<Partition>)> {
             rootfs,
             dtb_address: GuestPhys(dtb_address),
             dtb_size,
+            fast_traps,
+            manages: manages.iter().map(|other| other.value.clone()).collect(),
         })
     };
     let partition = read();
-    Some((name, partition))
+    Some((name, partition, manages))
 }
 
 fn shared(table: &mut Table<'_>) -> Option<(At<String>, SharedArea, Vec<At<String>>)> {
@@ -246,7 +270,8 @@ fn read(root: &mut Table<'_>) -> Option<Profile> {
     unique(root, "partitions", partitions.iter().map(|p| &p.0));
     unique(root, "shared areas", shared.iter().map(|s| &s.0));
     unique(root, "channels", channels.iter().map(|c| &c.0));
-    for member in shared.iter().flat_map(|s| &s.2).chain(channels.iter().flat_map(|c| &c.2)) {
+    let members = shared.iter().flat_map(|s| &s.2).chain(channels.iter().flat_map(|c| &c.2));
+    for member in members.chain(partitions.iter().flat_map(|p| &p.2)) {
         let known = || partitions.iter().map(|p| p.0.value.as_str());
         if known().all(|name| name != member.value) {
             let help = match nearest(&member.value, known()) {

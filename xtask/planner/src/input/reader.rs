@@ -190,6 +190,18 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// A truth value.
+    pub fn boolean(&mut self, key: &'static str) -> Option<At<bool>> {
+        let value = self.get(key)?;
+        match value.get_ref().as_bool() {
+            Some(truth) => Some(At { value: truth, range: value.span() }),
+            None => {
+                self.wrong_type(key, value, "`true` or `false`");
+                None
+            }
+        }
+    }
+
     /// A name: `[a-z0-9][a-z0-9-]*`, at most 32 characters, so that it can be a file name, a node name
     /// and a word of a script.
     pub fn name(&mut self, key: &'static str) -> Option<At<String>> {

@@ -70,8 +70,16 @@ struct Channel {
 }
 
 #[derive(Serialize)]
+struct Managed {
+    name: String,
+    r#ref: String,
+}
+
+#[derive(Serialize)]
 struct Partition {
     name: String,
+    /// Only where another node refers to it.
+    r#ref: Option<String>,
     label: String,
     cpus: String,
     cpus_text: String,
@@ -83,7 +91,9 @@ struct Partition {
     console: String,
     channel: u32,
     channels: Vec<Channel>,
+    managed: Vec<Managed>,
     bootargs: String,
+    slow_traps: bool,
 }
 
 impl HvDts {
@@ -135,8 +145,15 @@ impl Partition {
         };
         let mut areas = vec![area(partition.memory, GuestPhys::new(0), false)];
         areas.extend(partition.shared.iter().map(|(index, guest)| area(*index, *guest, true)));
+        let everyones = || plan.partitions.iter().flat_map(|manager| &manager.manages);
+        let is_managed = everyones().any(|managed| plan.partitions[managed.partition].name == partition.name);
+        let manages = |managed: &crate::plan::Managed| Managed {
+            name: managed.node.clone(),
+            r#ref: partition_reference(&plan.partitions[managed.partition]),
+        };
         Self {
             name: partition.name.clone(),
+            r#ref: is_managed.then(|| partition_reference(partition)),
             label: partition.label.clone(),
             cpus: cpus.join(" "),
             cpus_text: format!("CPUs {}", cpu_list(&partition.cpus)),
@@ -148,9 +165,16 @@ impl Partition {
             console: format!("{}_console", reference(&partition.name)),
             channel: partition.console,
             channels: partition.channels.iter().map(|end| channel(plan, partition, end)).collect(),
+            managed: partition.manages.iter().map(manages).collect(),
             bootargs: partition.bootargs.clone(),
+            slow_traps: !partition.fast_traps,
         }
     }
+}
+
+/// The label of a partition's node.
+fn partition_reference(partition: &PartitionPlan) -> String {
+    format!("{}_partition", reference(&partition.name))
 }
 
 /// One end of a channel between partitions, and the label of the other.

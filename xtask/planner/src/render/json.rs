@@ -41,6 +41,10 @@ pub fn plan(plan: &LoadPlan) -> Value {
                     "name": end.node,
                     "partition": plan.partitions[end.peer].name,
                 })).collect::<Vec<_>>(),
+                "manages": partition.manages.iter().map(|managed| json!({
+                    "name": managed.node,
+                    "partition": plan.partitions[managed.partition].name,
+                })).collect::<Vec<_>>(),
                 "bootargs": partition.bootargs,
             })
         })

@@ -16,7 +16,7 @@ pub const INITRD_TOO_HIGH: Code = Code::new('L', 108);
 pub const RAMDISK_TOO_SMALL: Code = Code::new('I', 104);
 
 /// End of the memory that 32-bit Linux maps permanently; an initrd must lie below (`CONFIG_LOWMEM_SIZE`).
-const LOWMEM: u64 = 768 << 20;
+pub(crate) const LOWMEM: u64 = 768 << 20;
 /// The kernel's RAM disk in KiB unless `ramdisk_size=` says otherwise (`CONFIG_BLK_DEV_RAM_SIZE`).
 const DEFAULT_RAMDISK_KIB: u64 = 65536;
 
@@ -25,16 +25,18 @@ pub fn check(plan: &LoadPlan) -> Vec<Diagnostic> {
     plan.partitions.iter().flat_map(|partition| check_partition(plan, partition)).collect()
 }
 
-struct Piece<'p> {
+/// Something that lies in a partition.
+pub(crate) struct Piece<'p> {
     /// What it is, for a sentence.
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// Whose bytes; `None` for the guest tree's window, whose place is the hypervisor's own rule (H113).
-    image: Option<&'static str>,
+    pub(crate) image: Option<&'static str>,
     /// The part that it is made from.
     part: Option<&'p str>,
     /// The key that moves it.
     key: &'static str,
-    span: Span<GuestPhys>,
+    /// Where.
+    pub(crate) span: Span<GuestPhys>,
     label: Label,
 }
 
@@ -97,7 +99,7 @@ fn outside(plan: &LoadPlan, partition: &PartitionPlan, piece: &Piece<'_>) -> Opt
 }
 
 /// The pieces whose real size is known, with the guest tree's window.
-fn pieces<'p>(plan: &'p LoadPlan, partition: &PartitionPlan) -> Vec<Piece<'p>> {
+pub(crate) fn pieces<'p>(plan: &'p LoadPlan, partition: &PartitionPlan) -> Vec<Piece<'p>> {
     let mut pieces = Vec::new();
     let file = |image: &GuestImage| plan.parts[image.part].file.as_str();
     let mut push = |name, image: Option<(&'static str, &'p str)>, at: GuestPhys, len: u64, key| {

@@ -4,8 +4,8 @@
 //! profile, and the cure in the profile's words.
 
 use citrine_core::config::{
-    Area, Channel, ChannelEnd, ChannelId, Config, Console, CpuRange, Hypervisor, ImageRow, MAX_CHANNELS, Mapping,
-    Partition, Role,
+    Area, Channel, ChannelEnd, ChannelId, Config, Console, CpuRange, Hypervisor, ImageRow, MAX_CHANNELS, MAX_MANAGED,
+    Managed, Mapping, Partition, Role,
 };
 use citrine_core::machine::{CpuSet, Machine};
 use citrine_core::rules::{Finding, check as core_check};
@@ -69,6 +69,8 @@ fn cut(plan: &LoadPlan, config: &Config<'_>, machine: &Machine) -> Vec<Diagnosti
         let channels = 1 + plan.channels.len();
         let room = config.channels.capacity();
         compare(format!("byte channels of partition {}", plan.name), channels, room, &of("name"));
+        let (managed, room) = (plan.manages.len(), config.managed.capacity());
+        compare(format!("partitions that {} manages", plan.name), managed, room, &of("manages"));
     }
     found
 }
@@ -110,8 +112,14 @@ fn partition<'p>(plan: &'p LoadPlan, partition: &'p PartitionPlan, console: &'p 
         .chain(partition.channels.iter().map(|end| channel(plan, end)))
         .take(MAX_CHANNELS)
         .collect(),
-        managed: Default::default(),
+        managed: partition
+            .manages
+            .iter()
+            .map(|managed| Managed { name: &managed.node, partition: managed.partition })
+            .take(MAX_MANAGED)
+            .collect(),
         starts: true,
+        slow_traps: !partition.fast_traps,
     }
 }
 

@@ -6,7 +6,7 @@ use citrine_formats::addr::{Hex, Size, Span};
 
 use crate::diag::{Code, Diagnostic};
 use crate::plan::{LoadPlan, Part};
-use crate::stages::{Claim, ClaimKind, claims, common_stage};
+use crate::stages::{Claim, ClaimKind, Subject, claims, common_stage};
 
 /// Real bytes of two owners overlap.
 pub const OVERLAP: Code = Code::new('L', 101);
@@ -28,11 +28,11 @@ pub fn check(plan: &LoadPlan) -> Vec<Diagnostic> {
 
 /// One diagnostic for every two owners that meet: the gravest, at the first stage.
 pub fn overlaps(claims: &[Claim]) -> Vec<Diagnostic> {
-    let mut worst: BTreeMap<(usize, usize), Diagnostic> = BTreeMap::new();
+    let mut worst: BTreeMap<(Subject, Subject), Diagnostic> = BTreeMap::new();
     for (index, a) in claims.iter().enumerate() {
         for b in &claims[index + 1..] {
             let Some(found) = pair(a, b) else { continue };
-            let known = worst.entry((a.group, b.group)).or_insert_with(|| found.clone());
+            let known = worst.entry((a.subject, b.subject)).or_insert_with(|| found.clone());
             if found.severity > known.severity {
                 *known = found;
             }
@@ -87,7 +87,7 @@ fn part_alone(plan: &LoadPlan, part: &Part) -> Option<Diagnostic> {
 
 fn pair(a: &Claim, b: &Claim) -> Option<Diagnostic> {
     let stage = common_stage(a, b)?;
-    let common = a.span.intersection(&b.span).filter(|_| a.group != b.group)?;
+    let common = a.span.intersection(&b.span).filter(|_| a.subject != b.subject)?;
     // The one that should move, and the one that it meets.
     let (mover, other) = match (a.kind, b.kind) {
         // Two areas are the hypervisor's own rule (H106); two loader ranges the board file's business.

@@ -4,8 +4,9 @@
 //! A 32-bit Linux maps the first 768 MiB of its memory. What lies above (`HighTotal`) is the first that its programs
 //! and files get.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::shell::{self, shell};
 use super::*;
 use crate::smoke::boot::Reported;
 use crate::smoke::system::{Guest, System};
@@ -30,22 +31,6 @@ fn program() -> Vec<u8> {
     head.into_iter().chain(words.flat_map(u32::to_be_bytes)).collect()
 }
 
-/// Runs a command in a guest's shell; its output, behind the echo.
-fn shell(session: &mut Session, guest: &Guest, command: &str) -> String {
-    session.send(guest.console(), format!("{command}; echo end-$((6*7))\r").as_bytes()).unwrap();
-    let expect = |marker| Expect {
-        name: "the shell's answer",
-        source: guest.console(),
-        marker,
-        timeout: Duration::from_secs(1800),
-        failures: &["Oops: ", "Kernel panic", "Killed", "(vector "],
-    };
-    let seen = session.wait_for(&expect(Marker::Line("end-42".to_owned())), &mut |_| {}).unwrap();
-    let prompt = format!("{}:/# ", guest.host_name());
-    session.wait_for(&expect(Marker::LineStart(prompt)), &mut |_| {}).unwrap();
-    String::from_utf8_lossy(&seen.bytes).replace('\r', "")
-}
-
 /// MiB in a line of `/proc/meminfo`.
 fn mebibytes(session: &mut Session, guest: &Guest, name: &str) -> u64 {
     let text = shell(session, guest, &format!("grep {name}: /proc/meminfo"));
@@ -67,14 +52,7 @@ fn programs_run_in_and_fill_memory_above_768_mib() {
     let Reported { mut session, .. } = start(&boot, &report, &mut |_| {}).unwrap();
     let system = System::of(&parts.verified.manifest, &stand_in.plan);
     let p1 = &system.guests[0];
-    let prompt = Expect {
-        name: "p1 is at its prompt",
-        source: p1.console(),
-        marker: Marker::LineStart(format!("{}:/# ", p1.host_name())),
-        timeout: Duration::from_secs(240),
-        failures: &[],
-    };
-    session.wait_for(&prompt, &mut |_| {}).unwrap();
+    shell::comes_up(&mut session, p1);
     shell(&mut session, p1, "dmesg -n 1; mkdir /tmp/m; mount -t tmpfs -o size=700m tmpfs /tmp/m; cd /");
 
     let before = mebibytes(&mut session, p1, "HighFree");

@@ -49,6 +49,13 @@ static MILLISECOND: AtomicU32 = AtomicU32::new(1 << 18);
 fn run(guest: &Guest) {
     tlb::map_low();
     MILLISECOND.store(guest.tree.timebase_frequency().unwrap_or(1 << 28) / 1000, Ordering::Relaxed);
+    try_all(guest);
+    while guest.tree.argument("again").is_some() {
+        try_all(guest);
+    }
+}
+
+fn try_all(guest: &Guest) {
     let mut log = Log::new(guest.tree.argument("verbose").is_some());
     let mut family = |name: &str, run: &dyn Fn(&mut Log)| {
         say!("hostile: {name}");
@@ -105,16 +112,4 @@ fn interrupt(frame: &mut Frame) -> bool {
         _ => return known,
     }
     true
-}
-
-/// Numbers that look random, the same in every run.
-struct Random(u32);
-
-impl Random {
-    fn next(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 17;
-        self.0 ^= self.0 << 5;
-        self.0
-    }
 }

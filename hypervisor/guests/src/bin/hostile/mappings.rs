@@ -5,12 +5,13 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use citrine_guests::cpu::{self, msr};
 use citrine_guests::probe::{Outcome, Probe, Seen};
+use citrine_guests::random::Random;
 use citrine_guests::tlb::{self, Entry, Slot, permit};
 use citrine_guests::tree::Tree;
 
 use super::addresses::{LOAD, STORE};
 use super::log::{Log, Said};
-use super::{HYPERVISOR, KERNEL, Random, USER, attempt};
+use super::{HYPERVISOR, KERNEL, USER, attempt};
 
 /// Guest-physical addresses that no guest has: true addresses of memory, of the hypervisor, of devices of the
 /// boards that there are, and what lies beyond 32 bits.
@@ -36,6 +37,9 @@ const FOREIGN: [u64; 20] = [
     0xf_ffff_f000,
     0xff_0000_0000,
 ];
+
+/// MiB that are swept from the last to the first.
+const BLOCK: u64 = 64;
 
 /// Where translations are tried, in address space 0: nothing of the guest's is there.
 const EA: u32 = 0x8000_0000;
@@ -76,6 +80,8 @@ pub fn run(tree: &Tree<'static>, log: &mut Log) {
     let memory = Memory { tree, own: OWN.0.as_ptr() as usize as u64 };
     OWN.0.iter().for_each(|word| word.store(MARK, Ordering::SeqCst));
     cpu::set_process(PROCESS);
+    sweep(log, &memory);
+    log.end();
     for gpa in FOREIGN.into_iter().chain([memory.own]) {
         for tsize in [0, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18, tlb::SIZE_1G, 21, 22] {
             sizes(log, &memory, gpa, tsize);
@@ -86,6 +92,23 @@ pub fn run(tree: &Tree<'static>, log: &mut Log) {
     overlapping(log, &memory);
     random(log, &memory);
     cpu::set_process(0);
+}
+
+/// Reads and writes a word of every MiB below 4 GiB that is not the guest's. If nothing stopped it, this would meet
+/// the neighbours: they come before the hypervisor, which has the end of the memory. Each block is swept against the
+/// direction in which the sentinel goes through its memory, so that the two meet, whatever it does just then.
+fn sweep(log: &mut Log, memory: &Memory<'_>) {
+    let all = (0..4096 / BLOCK).flat_map(|block| (0..BLOCK).rev().map(move |offset| (block * BLOCK + offset) << 20));
+    for gpa in all.filter(|gpa| !memory.has(*gpa)) {
+        let entry = Entry { permissions: permit::ALL, ..Entry::kernel(EA, gpa, tlb::SIZE_4K, tlb::COHERENT) };
+        // SAFETY: nothing of Rust's is at this address.
+        unsafe { tlb::write(SLOT, &entry) };
+        for (kind, word) in [("swept read", LOAD), ("swept write", STORE)] {
+            judge(log, memory, kind, gpa, &Probe::new(word, EA, KERNEL));
+        }
+        // SAFETY: as above.
+        unsafe { tlb::clear(SLOT, &entry) };
+    }
 }
 
 /// One address and size: both TLBs, both spaces, all processes, protected or not, every access.
@@ -219,7 +242,7 @@ fn overlapping(log: &mut Log, memory: &Memory<'_>) {
 
 /// Translations of random numbers, away from the guest's own, with accesses to where they lead.
 fn random(log: &mut Log, memory: &Memory<'_>) {
-    let mut random = Random(0x2545_f491);
+    let mut random = Random::new(0x2545_f491);
     for case in 0..RANDOM {
         let word = random.next();
         let tsize = random.next() % 21;

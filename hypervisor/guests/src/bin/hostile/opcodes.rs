@@ -3,11 +3,12 @@
 use citrine_guests::cpu::msr;
 use citrine_guests::interrupts::vector;
 use citrine_guests::probe::{Outcome, Probe};
+use citrine_guests::random::Random;
 use citrine_guests::tlb::{self, Entry, Slot};
 
 use super::log::{Log, Said};
 use super::registers::move_to;
-use super::{HYPERVISOR, KERNEL, Random, USER, attempt, once};
+use super::{HYPERVISOR, KERNEL, USER, attempt, once};
 
 /// Extended opcodes of primary 31 that have a family of their own.
 const MOVE_TO_SPR: u32 = 467;
@@ -72,7 +73,7 @@ fn one(log: &mut Log, kind: &'static str, word: u32, operand: u32, state: u32) {
 
 /// All other primary opcodes; the base register is never r0, whose place a zero takes.
 fn primaries(log: &mut Log) {
-    let mut random = Random(0x9e37_79b9);
+    let mut random = Random::new(0x9e37_79b9);
     for primary in 0..64u32 {
         for (kind, state) in [("primary, kernel", KERNEL | msr::FP), ("primary, user", USER | msr::FP)] {
             for index in 0..16 {
@@ -84,7 +85,7 @@ fn primaries(log: &mut Log) {
 }
 
 fn random(log: &mut Log) {
-    let mut random = Random(0x1234_5679);
+    let mut random = Random::new(0x1234_5679);
     for _ in 0..RANDOM {
         let (word, operand) = (random.next(), OPERANDS[random.next() as usize % OPERANDS.len()]);
         let word = 31 << 26 | word & 0x03ff_ffff;
