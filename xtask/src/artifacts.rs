@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use citrine_core::capabilities::Capabilities;
 use citrine_formats::manifest::{Input, InputKind, Role};
+use citrine_formats::uimage::Header;
 use citrine_planner::board::{Board, HardwareTree};
 use citrine_planner::diag::{Diagnostic, Label, Result};
 use citrine_planner::image::{ImageFacts, inspect};
@@ -219,6 +221,22 @@ fn facts(context: &Context<'_>, name: &str, role: Role, bytes: &[u8]) -> Result<
         return inspect(name, role, bytes);
     }
     build::facts(context, role, bytes, || inspect(name, role, bytes))
+}
+
+/// What the hypervisor in this image can do. Ours is known by the name in its header; every other is taken for Topaz,
+/// whose configuration tree it will read.
+pub fn capabilities(image: &[u8]) -> Capabilities {
+    let is_ours = Header::parse(image).is_ok_and(|header| header.name.to_string().starts_with(build::HV_NAME));
+    if is_ours { Capabilities::CITRINE } else { Capabilities::TOPAZ }
+}
+
+/// What the hypervisor can do that a bundle will have: a file of the user's own, or else ours.
+///
+/// # Errors
+/// [`NO_SUCH_FILE`].
+pub fn chosen(hypervisor: Option<&Path>) -> Result<Capabilities> {
+    let Some(file) = hypervisor else { return Ok(Capabilities::CITRINE) };
+    Ok(capabilities(&fs_err::read(file).map_err(|error| unreadable(file, &error))?))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Box<Diagnostic> {

@@ -1,19 +1,23 @@
 //! `tests/bad/`: the smallest input that breaks each rule, and exactly what the tool says of it.
 //!
-//! A directory `<CODE>-<slug>` holds what differs from the good input: any of `board.toml`, `profile.toml`,
+//! A directory `<CODE>-<slug>` holds what differs from the good input: any of `board.toml`, `devices.toml`, `profile.toml`,
 //! `images.toml` (facts of images by artifact or part name), `kernel.uImage`, `rootfs.uImage`,
 //! `hv.uImage` (real bytes), the templates, or `hv.dts` (a tree of another's making, compiled and judged
-//! alone). `arguments.txt` names a board and a profile that are looked up; `dtc.txt` a device tree compiler.
+//! alone). `topaz.txt` stands for a bundle with Freescale's hypervisor, `no-devices.txt` for a board without inventory.
+//! `arguments.txt` names a board and a profile that are looked up; `dtc.txt` a device tree compiler.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use citrine_core::capabilities::Capabilities;
 use citrine_formats::manifest::Role;
 use citrine_planner::board::Board;
 use citrine_planner::diag::{Diagnostic, Severity, has_errors};
 use citrine_planner::image::{ImageFacts, inspect};
 use citrine_planner::place::{Artifacts, place};
+use citrine_planner::plan::LoadPlan;
 use citrine_planner::render::{Digests, Template, boot_cmd, hv_dts};
+use citrine_planner::rules::{RULES, check_with};
 use citrine_planner::{input, rules};
 
 use crate::blessed::{compare, directories, root};
@@ -22,7 +26,7 @@ use crate::project::Project;
 use crate::report::{Ui, Width, to_json, to_text};
 
 /// The families of codes whose cases are run here; the others' cases stand beside their own code.
-const FAMILIES: [char; 7] = ['C', 'H', 'I', 'L', 'P', 'R', 'U'];
+const FAMILIES: [char; 8] = ['C', 'D', 'H', 'I', 'L', 'P', 'R', 'U'];
 
 /// One directory of `tests/bad/`, and the texts that were read for it.
 struct Case {
@@ -49,28 +53,10 @@ impl Case {
 
     /// Everything that the tool finds, as `check`, `render` and the build would find it one after the other.
     fn run(&mut self) -> Vec<Diagnostic> {
-        if self.has("arguments.txt") {
-            return self.look_up();
-        }
-        let (file, text) = self.text("board.toml", "boards/p4080ds.toml");
-        let (board, mut found) = input::board::parse(&file, &text);
-        if let (Some(board), true) = (&board, self.has("hv.dts")) {
-            let (file, text) = self.text("hv.dts", "");
-            found.extend(self.compile(&file, &text, &format!("# 1 \"{file}\"\n{text}"), board));
-            return found;
-        }
-        let (file, text) = self.text("profile.toml", "profiles/two-linux.toml");
-        let (profile, more) = input::profile::parse(&file, &text);
-        found.extend(more);
-        let (artifacts, facts) = self.images(&mut found);
-        let (Some(board), Some(profile), true) = (board, profile, found.is_empty()) else {
-            return found;
-        };
-        let mut plan = match place(&board, &profile, &artifacts) {
-            Ok(plan) => plan,
+        let (plan, mut found) = match self.plan() {
+            Ok(planned) => planned,
             Err(refused) => return refused,
         };
-        plan.facts.extend(facts);
         found.extend(rules::check(&plan));
 
         let (file, text) = self.text("boot.cmd.j2", "templates/boot.cmd.j2");
@@ -80,12 +66,43 @@ impl Case {
             Err(error) => found.push(*error),
             // What `check` accepts, the hypervisor accepts: its warnings the rules have said already.
             Ok(dts) if !has_errors(&found) => {
-                let said = self.compile(&file, &text, &dts, &board);
+                let said = self.compile(&file, &text, &dts, &plan.board);
                 found.extend(said.into_iter().filter(|d| d.severity == Severity::Error));
             }
             Ok(_) => {}
         }
         found
+    }
+
+    /// The plan that the rules judge, with what was found before; or else everything that is wrong.
+    fn plan(&mut self) -> Result<(LoadPlan, Vec<Diagnostic>), Vec<Diagnostic>> {
+        if self.has("arguments.txt") {
+            return Err(self.look_up());
+        }
+        let (file, text) = self.text("board.toml", "boards/p4080ds.toml");
+        let (mut board, mut found) = input::board::parse(&file, &text);
+        if let (Some(board), false) = (&mut board, self.has("no-devices.txt")) {
+            let (file, text) = self.text("devices.toml", "boards/devices/p4080ds.toml");
+            found.extend(input::inventory::attach(board, &file, &text));
+        }
+        if let (Some(board), true) = (&board, self.has("hv.dts")) {
+            let (file, text) = self.text("hv.dts", "");
+            found.extend(self.compile(&file, &text, &format!("# 1 \"{file}\"\n{text}"), board));
+            return Err(found);
+        }
+        let (file, text) = self.text("profile.toml", "profiles/two-linux.toml");
+        let (profile, more) = input::profile::parse(&file, &text);
+        found.extend(more);
+        let (artifacts, facts) = self.images(&mut found);
+        let (Some(board), Some(profile), true) = (board, profile, found.is_empty()) else {
+            return Err(found);
+        };
+        let mut plan = place(&board, &profile, &artifacts)?;
+        plan.facts.extend(facts);
+        if self.has("topaz.txt") {
+            plan.hypervisor = Capabilities::TOPAZ;
+        }
+        Ok((plan, found))
     }
 
     /// Compiles a tree and lets the hypervisor judge it.
@@ -158,4 +175,17 @@ fn every_bad_input_says_what_is_expected() {
         complaints.extend(compare(&format!("tests/bad/{}/expected.json", case.name), &json.concat()));
     }
     assert!(complaints.is_empty(), "{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn no_rule_can_be_left_out() {
+    let names = directories("tests/bad").into_iter().filter(|name| name.starts_with(FAMILIES));
+    let plans: Vec<LoadPlan> =
+        names.filter_map(|name| Some(Case { name, sources: BTreeMap::new() }.plan().ok()?.0)).collect();
+    let whole: Vec<Vec<Diagnostic>> = plans.iter().map(rules::check).collect();
+    for (left_out, _) in &RULES {
+        let rest = || RULES.iter().filter(|(name, _)| name != left_out).map(|(_, rule)| *rule);
+        let differs = plans.iter().zip(&whole).any(|(plan, whole)| check_with(plan, rest()) != *whole);
+        assert!(differs, "no bad input notices that the rule of {left_out} is gone");
+    }
 }

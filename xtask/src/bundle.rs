@@ -18,7 +18,7 @@ use citrine_planner::render::Digests;
 use citrine_planner::{place, render, rules};
 use ssh_key::PrivateKey;
 
-use crate::artifacts::{Artifacts, How, gather};
+use crate::artifacts::{Artifacts, How, capabilities, chosen, gather};
 use crate::build::{Context, deflate_input};
 use crate::cli::{BundleArgs, Making, Overrides};
 use crate::dtc::{self, Source};
@@ -59,7 +59,9 @@ pub fn bring_up_to_date(
 ) -> Result<Bundle, Failure> {
     let (board, profile) = project.target(&args.target.board, &args.target.profile, ui)?;
     // Mistakes that need no image are found before the first one is built.
-    judge(&place::place(&board, &profile, &crate::artifacts::cached(project, &board))?)?;
+    let mut early = place::place(&board, &profile, &crate::artifacts::cached(project, &board))?;
+    early.hypervisor = chosen(args.making.overrides.hypervisor.as_deref())?;
+    judge(&early)?;
     let Planned { plan, artifacts, hv_dtb, boot_scr } =
         planned(project, context, (&board, &profile), &args.making.overrides, ui)?;
     let warnings = judge(&plan)?;
@@ -111,6 +113,7 @@ pub fn planned(
 ) -> Result<Planned, Failure> {
     let artifacts = gather(context, board, profile, overrides)?;
     let mut plan = place::place(board, profile, &artifacts.known())?;
+    plan.hypervisor = capabilities(&artifacts.hypervisor.bytes);
     for (role, made) in [(Role::Hypervisor, &artifacts.hypervisor), (Role::HardwareTree, &artifacts.hardware_tree)] {
         let file = plan.part(role).map(|part| part.file.clone());
         plan.facts.extend(file.map(|file| (file, made.facts.clone())));

@@ -62,6 +62,9 @@ pub struct Target {
 pub struct Check {
     #[command(flatten)]
     pub target: Target,
+    /// Judge for this hypervisor uImage instead of our own, such as Topaz's hv.uImage
+    #[arg(long, value_name = "FILE")]
+    pub hypervisor: Option<PathBuf>,
 }
 
 /// Show who owns which memory at each stage of the boot, and how far every image may grow.
@@ -110,6 +113,9 @@ fn stage_parser() -> impl clap::builder::TypedValueParser<Value = Stage> {
 pub struct Render {
     #[command(flatten)]
     pub target: Target,
+    /// Judge for this hypervisor uImage instead of our own, such as Topaz's hv.uImage
+    #[arg(long, value_name = "FILE")]
+    pub hypervisor: Option<PathBuf>,
     /// Print the U-Boot script instead
     #[arg(long)]
     pub script: bool,

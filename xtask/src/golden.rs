@@ -1,12 +1,14 @@
 //! `tests/golden/<board>/<profile>/`: whole outputs for the shipped boards and profiles, and the proof that
 //! the tree which is rendered says exactly what the plan says.
 
+use citrine_core::capabilities::Capabilities;
 use citrine_core::config::Config;
 use citrine_formats::{fdt, hvconfig};
 use citrine_planner::diag::has_errors;
 use citrine_planner::image::ImageFacts;
 use citrine_planner::map::{self, MemoryMap};
 use citrine_planner::plan::LoadPlan;
+use citrine_planner::profile::Dma;
 use citrine_planner::render::{Digests, boot_cmd, hv_dts, strip_markers};
 use citrine_planner::stages::Stage;
 use citrine_planner::{place, rules};
@@ -98,6 +100,38 @@ fn the_memory_map_is_what_the_tool_makes_now() {
     .filter_map(|(file, text)| compare(&file, &text))
     .collect();
     assert!(complaints.is_empty(), "{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn devices_are_rendered_as_the_binding_demands() {
+    let ui = Ui::new(true);
+    let project = Project::find().unwrap_or_else(|failure| panic!("{failure:?}"));
+    let (board, mut profile) =
+        project.target("p4080ds", "two-linux", &ui).unwrap_or_else(|failure| panic!("{failure:?}"));
+    profile.partitions[0].devices =
+        ["usb0", "/soc/i2c@119000", "/soc/i2c@119100", "ethernet0"].map(str::to_owned).into();
+    profile.partitions[0].dma = Some(Dma::Memory);
+    let mut plan = place::place(&board, &profile, &artifacts::known(None)).unwrap_or_else(|found| panic!("{found:#?}"));
+    let source = project.template("hv.dts.j2", &ui).unwrap_or_else(|failure| panic!("{failure:?}"));
+    let mut render = |hypervisor| {
+        plan.hypervisor = hypervisor;
+        let said: Vec<String> = rules::check(&plan).iter().map(|d| d.code.to_string()).collect();
+        let marked = hv_dts(&plan, &Digests::new(), &template(&source)).unwrap_or_else(|error| panic!("{error:#?}"));
+        let blob = compile(&marked, Source { file: &source.0, text: &source.1 }).unwrap_or_else(|d| panic!("{d:#?}"));
+        tree_says_what_the_plan_says(&blob, &plan);
+        (said, strip_markers(&marked))
+    };
+    // A port of the frame manager is a part of it.
+    assert_eq!(render(Capabilities::CITRINE).0, ["D109", "D108"]);
+    let (said, text) = render(Capabilities::TOPAZ);
+    assert_eq!(said, ["D108"]);
+    let dma = "dma-window = <&a_p1_dma>;\n";
+    assert!(text.contains(&format!("usb@210000 {{\n\t\t\tdevice = \"usb0\";\n\t\t\t{dma}\t\t}};\n")), "{text}");
+    assert!(text.contains("i2c@119000 {\n\t\t\tdevice = \"/soc/i2c@119000\";\n\t\t};\n"), "{text}");
+    let window = "a_p1_dma: dma-window {\t/* the partition's own memory */\n\t\t\tcompatible = \"dma-window\";\n";
+    let range = "\t\t\tguest-addr = <0 0>;\n\t\t\tsize = <0x0 0x40000000>;\n\t\t};\n";
+    assert!(text.contains(&format!("{window}{range}")), "{text}");
+    assert_eq!(text.matches("dma-window {").count(), 1, "the other partition has no devices");
 }
 
 #[test]

@@ -30,6 +30,8 @@ mod bad_machines;
 mod blessed;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod inventory;
 
 use std::process::ExitCode;
 

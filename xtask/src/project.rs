@@ -46,9 +46,23 @@ impl Project {
     /// Reads a board by name or path; its diagnostics are the failure.
     pub fn board(&self, name: &str, ui: &Ui) -> Result<Board, Failure> {
         let (file, text) = self.read("boards", "board", name, ui)?;
-        let (board, mut found) = input::board::parse(&file, &text);
+        let (mut board, mut found) = input::board::parse(&file, &text);
+        found.extend(board.as_mut().and_then(|board| self.inventory(board, &file, ui)).into_iter().flatten());
         found.extend(board.as_ref().and_then(|b| misnamed(name, &file, &b.name, b.places.label("name", "this name"))));
         parsed((board, found))
+    }
+
+    /// Gives a board its devices, if the file beside its own is there. What the rules could not judge without, they say.
+    fn inventory(&self, board: &mut Board, file: &str, ui: &Ui) -> Option<Vec<Diagnostic>> {
+        let file = match file.rsplit_once('/') {
+            Some((dir, name)) => format!("{dir}/devices/{name}"),
+            None => format!("devices/{file}"),
+        };
+        // A board that is given by its path is found from where the user is.
+        let path = if file.starts_with("boards/") { self.root.join(&file) } else { PathBuf::from(&file) };
+        let text = fs_err::read_to_string(path).ok()?;
+        ui.add_source(&file, &text);
+        Some(input::inventory::attach(board, &file, &text))
     }
 
     /// Reads a profile by name or path; its diagnostics are the failure.

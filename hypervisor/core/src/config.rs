@@ -84,6 +84,8 @@ pub struct Partition<'a> {
     pub channels: ArrayVec<Channel<'a>, MAX_CHANNELS>,
     /// The partitions that it may control besides itself.
     pub managed: ArrayVec<Managed<'a>, MAX_MANAGED>,
+    /// How many devices of the board it is assigned; which ones, nothing here asks so far.
+    pub devices: usize,
     /// Whether it starts by itself; otherwise its manager starts it.
     pub starts: bool,
     /// Whether all traps of its guest take the long way through [`crate::exits`], for comparison with the short ones.
@@ -319,6 +321,7 @@ fn read_partition<'a>(
         images,
         channels: ArrayVec::new(),
         managed: ArrayVec::new(),
+        devices: partition.devices().try_fold(0, |count, device| device.map(|_| count + 1))?,
         starts: !partition.waits(),
         slow_traps: partition.has_slow_traps(),
     };

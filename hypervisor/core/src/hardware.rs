@@ -157,14 +157,14 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// `#address-cells` and `#size-cells`, with the defaults of ePAPR §2.3.5.
-pub(crate) fn cells(place: Place<'_>) -> (usize, usize) {
+pub fn cells(place: Place<'_>) -> (usize, usize) {
     let cell = |name, default| place.u32(name).map_or(default, |count| count as usize);
     (cell("#address-cells", 2), cell("#size-cells", 1))
 }
 
 /// Takes a number of `cells` cells off the front of `bytes`; `None` when it is too short or the number
 /// has more than 64 bits.
-pub(crate) fn take(bytes: &mut &[u8], cells: usize) -> Option<u64> {
+pub fn take(bytes: &mut &[u8], cells: usize) -> Option<u64> {
     if cells > 2 {
         return None;
     }
@@ -261,8 +261,9 @@ fn chain<'a>(fdt: Fdt<'a>, name: &'a str) -> Option<ArrayVec<Place<'a>, MAX_DEPT
     Some(chain)
 }
 
-/// Translates an address on the last of `buses` up to the root's, through each `ranges`.
-fn translate(buses: &[Place<'_>], mut address: u64) -> Option<u64> {
+/// Translates an address on the last of `buses`, of which the first is the root, up to the root's, through each
+/// `ranges`. `None` for an address that no bus above passes on.
+pub fn translate(buses: &[Place<'_>], mut address: u64) -> Option<u64> {
     for pair in buses.windows(2).rev() {
         let [parent, bus] = pair else { return None };
         let mut ranges = bus.value("ranges")?;

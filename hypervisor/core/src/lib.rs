@@ -3,7 +3,8 @@
 //!
 //! * [`start`] — from the entry to partitions that are ready to run, over a [`start::Platform`]
 //! * [`hardware`] — what the boot loader left: the hardware tree
-//! * [`config`], [`machine`], [`rules`] — what is to be done, what there is, whether the one fits the other
+//! * [`config`], [`machine`], [`rules`] — what is to be done, what there is, whether the one fits the other;
+//!   [`capabilities`], what this hypervisor and others can do at all
 //! * [`vcpu`], [`shared`], [`mmu`], [`memory`] — a virtual CPU, its registers, its TLBs, its memory
 //! * [`shadow`] — which real translations stand for a virtual CPU's
 //! * [`entry`], [`exits`], [`emulate`], [`interrupts`] — what its start, its stops, its instructions and interrupts do
@@ -18,6 +19,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod capabilities;
 pub mod config;
 pub mod cpu;
 pub mod emulate;

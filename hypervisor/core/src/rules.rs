@@ -5,6 +5,7 @@
 
 use citrine_formats::addr::{Address, Span};
 
+use crate::capabilities::Capabilities;
 use crate::config::{ChannelEnd, Config, Partition, Role};
 use crate::machine::{CpuSet, Machine};
 
@@ -28,6 +29,9 @@ pub fn check<'a>(config: &Config<'a>, machine: &Machine, report: Report<'_, 'a>)
         mappings(config, partition, report);
         destinations(config, partition, report);
         sources(config, partition, report);
+        if partition.devices > 0 && !Capabilities::CITRINE.devices {
+            report(Finding::DevicesIgnored { partition: partition.name, count: partition.devices });
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use citrine_formats::addr::{Address as _, Size, Span, TruePhys};
 
+use crate::inventory::Inventory;
 use crate::source::Places;
 
 /// Until when the boot loader needs a piece of its own memory.
@@ -135,6 +136,10 @@ pub struct Board {
     pub hv_devices: Vec<HvDevice>,
     /// The hardware tree.
     pub hardware_tree: HardwareTree,
+    /// Paths and aliases of devices that only the vendor's hardware tree has.
+    pub vendor_devices: Vec<String>,
+    /// The devices of the hardware tree, where they are known.
+    pub inventory: Option<Inventory>,
     /// Board that stands in for this one in the emulator; itself for the emulator's board.
     pub stand_in: String,
     /// Where every value stands in the board's file.

@@ -1,6 +1,6 @@
 //! Text and bytes in, plan, text and bytes out: everything about a bundle that needs no I/O.
 //!
-//! [`input`] parses boards and profiles into [`board`] and [`profile`]; [`place`] turns them into a
+//! [`input`] parses boards, profiles and [`inventory`] into [`board`] and [`profile`]; [`place`] turns them into a
 //! [`plan::LoadPlan`], the one place where an address lives; [`rules`] judges it; [`render`], [`pack`]
 //! and [`map`] are its views as text, as bytes and for people; [`verify`] is the way back in. Every problem is a
 //! [`diag::Diagnostic`].
@@ -10,6 +10,7 @@ pub mod board;
 pub mod diag;
 pub mod image;
 pub mod input;
+pub mod inventory;
 pub mod map;
 pub mod pack;
 pub mod place;

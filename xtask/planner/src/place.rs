@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use citrine_core::capabilities::Capabilities;
 use citrine_formats::addr::{Address as _, Size, Span, TruePhys};
 use citrine_formats::manifest::Role;
 
@@ -14,7 +15,10 @@ use crate::diag::{Code, Diagnostic};
 use crate::image::ImageFacts;
 use crate::input::reader::nearest;
 use crate::input::{IMPOSSIBLE_VALUE, UNKNOWN_NAME};
-use crate::plan::{Area, AreaOwner, ChannelEnd, Decided, GuestImage, LoadPlan, Managed, Part, PartitionPlan};
+use crate::inventory::Found;
+use crate::plan::{
+    Area, AreaOwner, AssignedDevice, ChannelEnd, Decided, GuestImage, LoadPlan, Managed, Part, PartitionPlan,
+};
 use crate::profile::{ImageUse, Partition, Profile};
 use crate::units::CpuChoice;
 
@@ -63,6 +67,7 @@ pub fn place(board: &Board, profile: &Profile, artifacts: &Artifacts) -> Result<
             dtb: Span::new(partition.dtb_address, partition.dtb_size).expect("36-bit address and size"),
             console: partition.console,
             channels: channels(profile, &partition.name),
+            devices: devices(board, partition),
             manages: managed(profile, &partition.manages),
             bootargs: partition.bootargs.clone(),
             fast_traps: partition.fast_traps,
@@ -78,7 +83,16 @@ pub fn place(board: &Board, profile: &Profile, artifacts: &Artifacts) -> Result<
         let known = part.image.as_ref().and_then(|image| artifacts.get(image)).and_then(|(_, facts)| facts.clone());
         facts.extend(known.map(|known| (part.file.clone(), known)));
     }
-    Ok(LoadPlan { board: board.clone(), profile: profile.clone(), areas, partitions, parts, hv_bootargs, facts })
+    Ok(LoadPlan {
+        board: board.clone(),
+        profile: profile.clone(),
+        areas,
+        partitions,
+        parts,
+        hv_bootargs,
+        hypervisor: Capabilities::CITRINE,
+        facts,
+    })
 }
 
 /// A partition's ends of the channels to others. That both partitions exist was seen when the profile was read.
@@ -94,6 +108,23 @@ fn channels(profile: &Profile, partition: &str) -> Vec<ChannelEnd> {
         Some(ChannelEnd { node: format!("{}-channel", channel.name), peer })
     });
     ends.collect()
+}
+
+/// A partition's devices. A node of hv.dts has the name that the guest will see: the device's own, made unique.
+fn devices(board: &Board, partition: &Partition) -> Vec<AssignedDevice> {
+    let mut devices: Vec<AssignedDevice> = Vec::new();
+    for name in &partition.devices {
+        let (own, dma) = match board.inventory.as_ref().map(|inventory| inventory.find(name)) {
+            Some(Found::Device(device)) => (device.name(), device.dma),
+            // What only the vendor's tree has may well read and write memory.
+            _ => (name.rsplit('/').next().unwrap_or_default(), partition.dma.is_some()),
+        };
+        let (kind, address) = own.split_once('@').map_or((own, String::new()), |(kind, at)| (kind, format!("@{at}")));
+        let names = std::iter::once(own.to_owned()).chain((2..).map(|number| format!("{kind}-{number}{address}")));
+        let node = names.into_iter().find(|name| devices.iter().all(|other| other.node != *name)).unwrap_or_default();
+        devices.push(AssignedDevice { node, device: name.clone(), dma: dma && partition.dma.is_some() });
+    }
+    devices
 }
 
 /// The partitions of these names, which were looked for when the profile was read.

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use citrine_formats::addr::{GuestPhys, Span, TruePhys};
 use citrine_formats::manifest::Role;
 
+use citrine_core::capabilities::Capabilities;
+
 use crate::board::Board;
 use crate::diag::Label;
 use crate::image::ImageFacts;
@@ -81,6 +83,17 @@ pub struct ChannelEnd {
     pub peer: usize,
 }
 
+/// A device that a partition is assigned.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AssignedDevice {
+    /// Name of its node, in the configuration tree and in the guest's.
+    pub node: String,
+    /// Path or alias in the hardware tree.
+    pub device: String,
+    /// Whether it gets the partition's DMA window.
+    pub dma: bool,
+}
+
 /// A partition that another one may stop and start.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Managed {
@@ -113,6 +126,8 @@ pub struct PartitionPlan {
     pub console: u32,
     /// Its ends of the byte channels to other partitions, in the profile's order.
     pub channels: Vec<ChannelEnd>,
+    /// Devices of the board, in the profile's order.
+    pub devices: Vec<AssignedDevice>,
     /// The partitions that it manages, in the order of its key.
     pub manages: Vec<Managed>,
     /// Kernel command line.
@@ -136,6 +151,8 @@ pub struct LoadPlan {
     pub parts: Vec<Part>,
     /// The hypervisor's whole boot argument string.
     pub hv_bootargs: String,
+    /// What the bundled hypervisor can do.
+    pub hypervisor: Capabilities,
     /// What is known of the parts' real bytes, by file name.
     pub facts: BTreeMap<String, ImageFacts>,
 }

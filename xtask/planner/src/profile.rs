@@ -29,6 +29,14 @@ pub struct ImageUse {
     pub window: Option<u64>,
 }
 
+/// What the devices of a partition may read and write by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dma {
+    /// The partition's own memory, at the addresses that the partition uses.
+    Memory,
+}
+
 /// One partition.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -58,6 +66,12 @@ pub struct Partition {
     pub dtb_address: GuestPhys,
     /// Most bytes the guest tree may have.
     pub dtb_size: u64,
+    /// The devices it is assigned: paths or aliases in the hardware tree.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
+    /// What they may read and write by themselves; nothing unless it is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dma: Option<Dma>,
     /// Whether the hypervisor takes short ways for what the guest does most.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub fast_traps: bool,

@@ -16,7 +16,8 @@ use crate::report::{CmdResult, Ui};
 pub fn run(args: &Check, ui: &Ui) -> CmdResult {
     let project = Project::find()?;
     let (board, profile) = project.target(&args.target.board, &args.target.profile, ui)?;
-    let plan = place::place(&board, &profile, &artifacts::cached(&project, &board))?;
+    let mut plan = place::place(&board, &profile, &artifacts::cached(&project, &board))?;
+    plan.hypervisor = artifacts::chosen(args.hypervisor.as_deref())?;
     let found = rules::check(&plan);
     if has_errors(&found) {
         return Err(found.into());

@@ -13,7 +13,8 @@ use crate::report::{CmdResult, Ui};
 pub fn run(args: &Render, ui: &Ui) -> CmdResult {
     let project = Project::find()?;
     let (board, profile) = project.target(&args.target.board, &args.target.profile, ui)?;
-    let plan = place::place(&board, &profile, &artifacts::cached(&project, &board))?;
+    let mut plan = place::place(&board, &profile, &artifacts::cached(&project, &board))?;
+    plan.hypervisor = artifacts::chosen(args.hypervisor.as_deref())?;
     let found = rules::check(&plan);
     let text = if args.script {
         boot_cmd(&plan, &template(&project.template("boot.cmd.j2", ui)?))?

@@ -56,6 +56,7 @@ fn partition(name: &'static str, first: u32, count: u32, ends: &[ChannelEnd<'sta
         images: Default::default(),
         channels: ends.iter().map(|end| Channel { name: "bc", end: *end }).collect(),
         managed: Default::default(),
+        devices: 0,
         starts: true,
         slow_traps: false,
     }

@@ -29,7 +29,7 @@ fn address() -> impl Strategy<Value = u32> {
 }
 
 fn pid() -> impl Strategy<Value = u32> {
-    prop::sample::select(&[0u32, 1, 2, 0x3fff])
+    prop::sample::select(&[0u32, 1, 2, 17, 0x3fff])
 }
 
 fn mas0() -> impl Strategy<Value = u32> {

@@ -193,6 +193,13 @@ pub enum Finding<'a> {
         /// The partition.
         partition: &'a str,
     },
+    /// H122: a partition is assigned devices, and this hypervisor assigns none.
+    DevicesIgnored {
+        /// The partition.
+        partition: &'a str,
+        /// How many devices.
+        count: usize,
+    },
 }
 
 impl Finding<'_> {
@@ -219,13 +226,14 @@ impl Finding<'_> {
             Self::DtbTooHigh { .. } => Code::new('H', 119),
             Self::RootfsTooHigh { .. } => ROOTFS_TOO_HIGH,
             Self::NoCpu { .. } => Code::new('H', 121),
+            Self::DevicesIgnored { .. } => Code::new('H', 122),
         }
     }
 
     /// How grave it is. A window is only what may be used: where the real bytes decide, it is a warning.
     pub fn severity(&self) -> Severity {
         match self {
-            Self::CpusIdle { .. } | Self::DestinationsOverlap { .. } => Severity::Warning,
+            Self::CpusIdle { .. } | Self::DestinationsOverlap { .. } | Self::DevicesIgnored { .. } => Severity::Warning,
             Self::DtbTooHigh { linux: false, .. } => Severity::Warning,
             Self::SourceOwned { window, span, .. } if !span.contains(window.base()) => Severity::Warning,
             Self::RootfsTooHigh { window, .. } if window.base() < LINUX_LOW_MEMORY => Severity::Warning,
@@ -311,6 +319,11 @@ impl fmt::Display for Finding<'_> {
                  where Linux cannot reach it"
             ),
             Self::NoCpu { partition } => write!(f, "partition {partition} has no CPU"),
+            Self::DevicesIgnored { partition, count } => write!(
+                f,
+                "partition {partition} is assigned {count} device{}, but this hypervisor assigns none: it starts without",
+                if count == 1 { "" } else { "s" }
+            ),
         }
     }
 }

@@ -39,6 +39,7 @@ fn good() -> (Config<'static>, Machine) {
         images: Default::default(),
         channels: [mux("con", first + 1)].into_iter().collect(),
         managed: Default::default(),
+        devices: 0,
         starts: true,
         slow_traps: false,
     };
@@ -248,6 +249,15 @@ fn h120_rootfs_too_high() {
                 where Linux cannot reach it";
     assert_eq!(found, [text]);
     assert!(place(768 * MIB)[0].starts_with("H120 error"));
+}
+
+#[test]
+fn h122_devices_ignored() {
+    let found = after(|config, _| config.partitions[0].devices = 2);
+    assert_eq!(
+        found,
+        ["H122 warning: partition p1 is assigned 2 devices, but this hypervisor assigns none: it starts without"]
+    );
 }
 
 #[test]

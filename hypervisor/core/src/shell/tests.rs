@@ -36,6 +36,7 @@ impl Table {
             images: Default::default(),
             channels: Default::default(),
             managed: Default::default(),
+            devices: 0,
             starts: true,
             slow_traps: false,
         };

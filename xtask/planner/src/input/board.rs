@@ -183,6 +183,10 @@ fn read(root: &mut Table<'_>) -> Option<Board> {
         Some((memory?, devices))
     });
     let hv = root.required("hypervisor", hv);
+    let vendor_devices = root.table("vendor-tree", |table| {
+        let devices = table.names("devices");
+        table.required("devices", devices)
+    });
     root.required("ram", (!ram.is_empty()).then_some(()));
     root.required("uart", (!uarts.is_empty()).then_some(()));
     let (hv_memory, hv_devices) = hv?;
@@ -204,6 +208,8 @@ fn read(root: &mut Table<'_>) -> Option<Board> {
         hv_memory,
         hv_devices,
         hardware_tree: hardware_tree?,
+        vendor_devices: vendor_devices.unwrap_or_default().into_iter().map(|at| at.value).collect(),
+        inventory: None,
         stand_in: stand_in?,
         places: crate::source::Places::default(),
     })

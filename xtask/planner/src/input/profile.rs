@@ -8,7 +8,7 @@ use citrine_formats::addr::{GuestPhys, TruePhys};
 use super::reader::{At, Table, nearest, read_document};
 use super::{DUPLICATE_NAME, IMPOSSIBLE_VALUE, UNKNOWN_NAME};
 use crate::diag::Diagnostic;
-use crate::profile::{Channel, FORMAT, HypervisorUse, ImageUse, Partition, Profile, SharedArea};
+use crate::profile::{Channel, Dma, FORMAT, HypervisorUse, ImageUse, Partition, Profile, SharedArea};
 use crate::units::{CpuChoice, MAX_CPUS, parse_cpu_list};
 
 /// Most partitions of a profile (Topaz `CONFIG_MAX_PARTITIONS`).
@@ -92,6 +92,39 @@ fn cpus(table: &mut Table<'_>) -> Option<CpuChoice> {
     choice
 }
 
+/// Paths or aliases in the hardware tree, each of characters that can stand in a string of hv.dts.
+fn devices(table: &mut Table<'_>) -> Vec<String> {
+    let mut devices = Vec::new();
+    for device in table.names("devices").unwrap_or_default() {
+        // Topaz `MAX_DT_PATH`, with its NUL.
+        let is_path = (1..256).contains(&device.value.len())
+            && device.value.bytes().all(|b| b.is_ascii_alphanumeric() || b"/,._+-@".contains(&b));
+        if is_path {
+            devices.push(device.value);
+        } else {
+            table.impossible(
+                device.range,
+                format!("`{}` is neither a path nor an alias", device.value.escape_debug()),
+                "a path in the hardware tree such as \"/soc/i2c@118100\", or an alias such as \"serial1\"",
+            );
+        }
+    }
+    devices
+}
+
+fn dma(table: &mut Table<'_>) -> Option<Dma> {
+    let dma = table.string("dma")?;
+    if dma.value == "memory" {
+        return Some(Dma::Memory);
+    }
+    table.impossible(
+        dma.range,
+        format!("`{}` is nothing that devices may reach", dma.value.escape_debug()),
+        "\"memory\": the devices read and write the partition's own memory; leave it out for devices without DMA",
+    );
+    None
+}
+
 /// The names of the partitions that the one of this name manages: others, each once.
 fn manages(table: &mut Table<'_>, name: Option<&At<String>>) -> Vec<At<String>> {
     let names = table.names("manages").unwrap_or_default();
@@ -133,6 +166,8 @@ fn partition(table: &mut Table<'_>) -> Option<Owner> {
     let rootfs = table.table("rootfs", |t| image_use(t, DEFAULT_ROOTFS_ADDRESS));
     let dtb_address = table.address("dtb-address").map_or(DEFAULT_DTB_ADDRESS, |at| at.value);
     let dtb_size = table.size("dtb-size").map_or(DEFAULT_DTB_SIZE, |at| at.value);
+    let devices = devices(table);
+    let dma = dma(table);
     let fast_traps = table.boolean("fast-traps").is_none_or(|at| at.value);
     let manages = manages(table, name.as_ref());
     let name = name?;
@@ -149,6 +184,8 @@ fn partition(table: &mut Table<'_>) -> Option<Owner> {
             rootfs,
             dtb_address: GuestPhys(dtb_address),
             dtb_size,
+            devices,
+            dma,
             fast_traps,
             manages: manages.iter().map(|other| other.value.clone()).collect(),
         })

@@ -274,6 +274,15 @@ impl<'a> Table<'a> {
         Some(size)
     }
 
+    /// `true` or `false`; `false` when it is left out.
+    pub fn flag(&mut self, key: &'static str) -> bool {
+        let Some(value) = self.get(key) else { return false };
+        value.get_ref().as_bool().unwrap_or_else(|| {
+            self.wrong_type(key, value, "true or false");
+            false
+        })
+    }
+
     /// A list of names.
     pub fn names(&mut self, key: &'static str) -> Option<Vec<At<String>>> {
         let value = self.get(key)?;
@@ -282,7 +291,8 @@ impl<'a> Table<'a> {
             return None;
         };
         let mut names = Vec::new();
-        for item in array.iter() {
+        for (index, item) in array.iter().enumerate() {
+            self.collected.place(&format!("{}/{index}", self.path_of(key)), item.span());
             match item.get_ref().as_str() {
                 Some(text) => names.push(At { value: text.to_owned(), range: item.span() }),
                 None => self.wrong_type(key, item, "a list of names"),

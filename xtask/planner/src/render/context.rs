@@ -70,6 +70,19 @@ struct Channel {
 }
 
 #[derive(Serialize)]
+struct Assigned {
+    name: String,
+    device: String,
+    dma: bool,
+}
+
+#[derive(Serialize)]
+struct DmaWindow {
+    r#ref: String,
+    size: String,
+}
+
+#[derive(Serialize)]
 struct Managed {
     name: String,
     r#ref: String,
@@ -91,6 +104,8 @@ struct Partition {
     console: String,
     channel: u32,
     channels: Vec<Channel>,
+    dma_window: Option<DmaWindow>,
+    devices: Vec<Assigned>,
     managed: Vec<Managed>,
     bootargs: String,
     slow_traps: bool,
@@ -165,6 +180,15 @@ impl Partition {
             console: format!("{}_console", reference(&partition.name)),
             channel: partition.console,
             channels: partition.channels.iter().map(|end| channel(plan, partition, end)).collect(),
+            dma_window: partition.devices.iter().any(|device| device.dma).then(|| DmaWindow {
+                r#ref: format!("{}_dma", reference(&partition.name)),
+                size: cells(plan.areas[partition.memory].span.len()),
+            }),
+            devices: partition
+                .devices
+                .iter()
+                .map(|d| Assigned { name: d.node.clone(), device: d.device.clone(), dma: d.dma })
+                .collect(),
             managed: partition.manages.iter().map(manages).collect(),
             bootargs: partition.bootargs.clone(),
             slow_traps: !partition.fast_traps,

@@ -12,17 +12,47 @@ pub const GUEST_OVERLAP: Code = Code::new('L', 104);
 pub const OUTSIDE_MEMORY: Code = Code::new('L', 107);
 /// The root file system ends above what Linux can reach as an initrd.
 pub const INITRD_TOO_HIGH: Code = Code::new('L', 108);
+/// A kernel is entered outside what is mapped for it at first.
+pub const ENTRY_NOT_MAPPED: Code = Code::new('L', 109);
 /// The root file system unpacks to more than the kernel's RAM disk holds.
 pub const RAMDISK_TOO_SMALL: Code = Code::new('I', 104);
 
 /// End of the memory that 32-bit Linux maps permanently; an initrd must lie below (`CONFIG_LOWMEM_SIZE`).
 pub(crate) const LOWMEM: u64 = 768 << 20;
+/// What is mapped for a partition's first CPU when it enters its kernel: the first GiB (Topaz `init-map-size`).
+const FIRST_MAPPING: u64 = 1 << 30;
 /// The kernel's RAM disk in KiB unless `ramdisk_size=` says otherwise (`CONFIG_BLK_DEV_RAM_SIZE`).
 const DEFAULT_RAMDISK_KIB: u64 = 65536;
 
-/// Judges every partition.
-pub fn check(plan: &LoadPlan) -> Vec<Diagnostic> {
-    plan.partitions.iter().flat_map(|partition| check_partition(plan, partition)).collect()
+/// Judges what lies where in every partition.
+pub fn memory(plan: &LoadPlan) -> Vec<Diagnostic> {
+    plan.partitions.iter().flat_map(|partition| memory_of(plan, partition)).collect()
+}
+
+/// Judges where the kernels are entered: an image is entered in its first bytes.
+pub fn entry(plan: &LoadPlan) -> Vec<Diagnostic> {
+    let too_high = plan.partitions.iter().filter(|partition| partition.kernel.guest.get() >= FIRST_MAPPING);
+    let judged = too_high.map(|partition| {
+        let at = partition.kernel.guest;
+        let path = format!("partition/{}/kernel/guest-address", partition.name);
+        let message = format!("the kernel of {} is entered at {at}, above the first GiB", partition.name);
+        Diagnostic::error(ENTRY_NOT_MAPPED, message)
+            .primary(plan.profile.places.label(&path, "its address in the partition"))
+            .fact("partition", &partition.name)
+            .fact("image", "kernel")
+            .help("only the first GiB is mapped when a kernel is entered; leave guest-address out, and it is at 0")
+    });
+    judged.collect()
+}
+
+/// Judges how high the root file systems lie.
+pub fn initrd(plan: &LoadPlan) -> Vec<Diagnostic> {
+    plan.partitions.iter().filter_map(|partition| initrd_of(plan, partition)).collect()
+}
+
+/// Judges how large the root file systems become.
+pub fn ramdisk(plan: &LoadPlan) -> Vec<Diagnostic> {
+    plan.partitions.iter().filter_map(|partition| ramdisk_of(plan, partition)).collect()
 }
 
 /// Something that lies in a partition.
@@ -40,14 +70,13 @@ pub(crate) struct Piece<'p> {
     label: Label,
 }
 
-fn check_partition(plan: &LoadPlan, partition: &PartitionPlan) -> Vec<Diagnostic> {
+fn memory_of(plan: &LoadPlan, partition: &PartitionPlan) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let pieces = pieces(plan, partition);
     for (index, a) in pieces.iter().enumerate() {
         found.extend(pieces[index + 1..].iter().filter_map(|b| overlap(partition, a, b)));
         found.extend(outside(plan, partition, a));
     }
-    found.extend(rootfs(plan, partition));
     found
 }
 
@@ -129,50 +158,45 @@ fn payload_len(plan: &LoadPlan, image: &GuestImage) -> Option<u64> {
     Some(facts.size.saturating_sub(HEADER_LEN as u64))
 }
 
-fn rootfs(plan: &LoadPlan, partition: &PartitionPlan) -> Vec<Diagnostic> {
-    let mut found = Vec::new();
-    let Some(rootfs) = &partition.rootfs else {
-        return found;
-    };
-    let path = |key: &str| format!("partition/{}/{key}", partition.name);
+fn initrd_of(plan: &LoadPlan, partition: &PartitionPlan) -> Option<Diagnostic> {
+    let rootfs = partition.rootfs.as_ref()?;
     let end = payload_len(plan, rootfs).unwrap_or(0).saturating_add(rootfs.guest.get());
-    if end > LOWMEM {
-        found.push(
-            Diagnostic::error(
-                INITRD_TOO_HIGH,
-                format!("the root file system of {} ends at {}, above 768 MiB", partition.name, GuestPhys(end)),
-            )
-            .primary(plan.profile.places.label(&path("rootfs/guest-address"), "its address in the partition"))
-            .fact("partition", &partition.name)
-            .fact("image", "rootfs")
-            .help("32-bit Linux reads an initrd only in its first 768 MiB; choose a lower guest address"),
-        );
-    }
-    let Some(facts) = plan.facts.get(&plan.parts[rootfs.part].file) else {
-        return found;
-    };
+    let path = format!("partition/{}/rootfs/guest-address", partition.name);
+    (end > LOWMEM).then(|| {
+        Diagnostic::error(
+            INITRD_TOO_HIGH,
+            format!("the root file system of {} ends at {}, above 768 MiB", partition.name, GuestPhys(end)),
+        )
+        .primary(plan.profile.places.label(&path, "its address in the partition"))
+        .fact("partition", &partition.name)
+        .fact("image", "rootfs")
+        .help("32-bit Linux reads an initrd only in its first 768 MiB; choose a lower guest address")
+    })
+}
+
+fn ramdisk_of(plan: &LoadPlan, partition: &PartitionPlan) -> Option<Diagnostic> {
+    let rootfs = partition.rootfs.as_ref()?;
+    let facts = plan.facts.get(&plan.parts[rootfs.part].file)?;
+    let path = |key: &str| format!("partition/{}/{key}", partition.name);
     let ramdisk = ramdisk_kib(&partition.bootargs).saturating_mul(1024);
     // An initramfs (no `root=/dev/ram0`) is unpacked into memory and knows no such limit.
-    if is_ramdisk_root(&partition.bootargs) && facts.unpacked > ramdisk {
-        found.push(
-            Diagnostic::error(
-                RAMDISK_TOO_SMALL,
-                format!(
-                    "the root file system of {} unpacks to {} bytes, {} more than the kernel's RAM disk holds ({})",
-                    partition.name,
-                    facts.unpacked,
-                    facts.unpacked - ramdisk,
-                    Size(ramdisk)
-                ),
-            )
-            .primary(plan.profile.places.label(&path("bootargs"), "the kernel's arguments"))
-            .related(plan.profile.places.label(&path("rootfs/image"), "the root file system"))
-            .fact("unpacked", facts.unpacked)
-            .fact("ramdisk", ramdisk)
-            .help(format!("add `ramdisk_size={}` to bootargs", facts.unpacked.div_ceil(1024))),
-        );
-    }
-    found
+    (is_ramdisk_root(&partition.bootargs) && facts.unpacked > ramdisk).then(|| {
+        Diagnostic::error(
+            RAMDISK_TOO_SMALL,
+            format!(
+                "the root file system of {} unpacks to {} bytes, {} more than the kernel's RAM disk holds ({})",
+                partition.name,
+                facts.unpacked,
+                facts.unpacked - ramdisk,
+                Size(ramdisk)
+            ),
+        )
+        .primary(plan.profile.places.label(&path("bootargs"), "the kernel's arguments"))
+        .related(plan.profile.places.label(&path("rootfs/image"), "the root file system"))
+        .fact("unpacked", facts.unpacked)
+        .fact("ramdisk", ramdisk)
+        .help(format!("add `ramdisk_size={}` to bootargs", facts.unpacked.div_ceil(1024)))
+    })
 }
 
 /// Whether the root file system is the RAM disk itself (`root=/dev/ram0`, or its short form `/dev/ram`).

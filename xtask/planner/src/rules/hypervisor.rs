@@ -118,6 +118,7 @@ fn partition<'p>(plan: &'p LoadPlan, partition: &'p PartitionPlan, console: &'p 
             .map(|managed| Managed { name: &managed.node, partition: managed.partition })
             .take(MAX_MANAGED)
             .collect(),
+        devices: partition.devices.len(),
         starts: true,
         slow_traps: !partition.fast_traps,
     }
@@ -234,8 +235,9 @@ fn diagnostic(plan: &LoadPlan, finding: &Finding<'_>) -> Option<Diagnostic> {
                 None => of(partition, "dtb-address", "the guest tree"),
             })
             .help("move one of them up, or make the image's window smaller"),
-        // The stage model judges sources more strictly, with their real bytes (L101, L102).
-        Finding::SourceOwned { .. } => return None,
+        // The stage model judges sources more strictly, with their real bytes (L101, L102); for a profile, devices
+        // that are left out are an error, if the bundle has this hypervisor at all (D109).
+        Finding::SourceOwned { .. } | Finding::DevicesIgnored { .. } => return None,
         Finding::HypervisorMemory { .. } => base
             .primary(area(&plan.hv_memory().name, "the hypervisor's memory"))
             .help("the hypervisor needs at least 16 MiB: its image, page tables for guests, and heap"),

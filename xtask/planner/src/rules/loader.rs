@@ -21,8 +21,8 @@ pub const MAX_BOOTARGS: usize = 63;
 /// behind it are windows of other devices, and beyond 32 bits its commands wrap around to 0.
 const MAPPED: u64 = 2 << 30;
 
-/// Judges the boot script's work.
-pub fn check(plan: &LoadPlan) -> Vec<Diagnostic> {
+/// Judges the hypervisor's boot arguments.
+pub fn bootargs(plan: &LoadPlan) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let length = plan.hv_bootargs.len();
     if length > MAX_BOOTARGS {
@@ -36,7 +36,12 @@ pub fn check(plan: &LoadPlan) -> Vec<Diagnostic> {
             .help(format!("at most {MAX_BOOTARGS} characters fit; `config-addr=` is added by the tool and counts")),
         );
     }
-    found.extend(hypervisor(plan));
+    found
+}
+
+/// Judges whether U-Boot reaches where the parts are loaded.
+pub fn reach(plan: &LoadPlan) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
     for part in &plan.parts {
         let size = plan.size_of(part);
         let end = part.load.get().saturating_add(size.unwrap_or(1));
@@ -56,8 +61,12 @@ pub fn check(plan: &LoadPlan) -> Vec<Diagnostic> {
     found
 }
 
-/// The hypervisor's image as `bootm` unpacks it to 0, and as it lies there until it moves.
-fn hypervisor(plan: &LoadPlan) -> Option<Diagnostic> {
+/// Judges the hypervisor's image as `bootm` unpacks it to 0, and as it lies there until it moves.
+pub fn hypervisor(plan: &LoadPlan) -> Vec<Diagnostic> {
+    too_large(plan).into_iter().collect()
+}
+
+fn too_large(plan: &LoadPlan) -> Option<Diagnostic> {
     let part = plan.part(Role::Hypervisor)?;
     let facts = plan.facts.get(&part.file)?;
     let bootm_len = plan.board.uboot.bootm_len;

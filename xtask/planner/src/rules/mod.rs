@@ -3,6 +3,7 @@
 //! One file per family, each rule a function from the plan to diagnostics. Rules that the hypervisor can
 //! check for itself live in `citrine_core::rules` and are called from here through [`hypervisor`].
 
+pub mod devices;
 pub mod guest;
 pub mod hypervisor;
 pub mod loader;
@@ -44,15 +45,44 @@ fn is_about_bytes_of(diagnostic: &Diagnostic, file: &str) -> bool {
         && is_about(diagnostic, file)
 }
 
+/// A rule, or several that look at the same things.
+pub type Rule = fn(&LoadPlan) -> Vec<Diagnostic>;
+
+/// Every rule with its name, in the order in which they are asked.
+pub const RULES: [(&str, Rule); 23] = [
+    ("the hypervisor's own", hypervisor::check),
+    ("unused CPUs", partition::unused_cpus),
+    ("silent consoles", partition::silent),
+    ("names of nodes", names::nodes),
+    ("labels", names::labels),
+    ("parts alone", overlap::parts),
+    ("owners of memory", overlap::owners),
+    ("guest memory", guest::memory),
+    ("entries of kernels", guest::entry),
+    ("initrd in reach", guest::initrd),
+    ("room in the RAM disk", guest::ramdisk),
+    ("boot arguments", loader::bootargs),
+    ("the hypervisor's image", loader::hypervisor),
+    ("U-Boot's reach", loader::reach),
+    ("device assignment", devices::assignment),
+    ("known devices", devices::known),
+    ("owners of devices", devices::owners),
+    ("DMA windows", devices::dma),
+    ("drivers", devices::drivers),
+    ("what the hypervisor lacks", devices::lacks),
+    ("access windows", devices::access_windows),
+    ("windows of guest trees", devices::tree_windows),
+    ("inventory", devices::inventory),
+];
+
 /// Everything that is wrong with `plan`, errors first, each group in the order of its places.
 pub fn check(plan: &LoadPlan) -> Vec<Diagnostic> {
-    let mut found = Vec::new();
-    found.extend(hypervisor::check(plan));
-    found.extend(partition::check(plan));
-    found.extend(names::check(plan));
-    found.extend(overlap::check(plan));
-    found.extend(guest::check(plan));
-    found.extend(loader::check(plan));
+    check_with(plan, RULES.iter().map(|(_, rule)| *rule))
+}
+
+/// What some of the rules say of `plan`.
+pub fn check_with(plan: &LoadPlan, rules: impl Iterator<Item = Rule>) -> Vec<Diagnostic> {
+    let mut found: Vec<Diagnostic> = rules.flat_map(|rule| rule(plan)).collect();
     let said: Vec<(Code, Subject)> = found.iter().map(|d| (d.code, subject(d))).collect();
     let implied: Vec<String> = plan
         .parts

@@ -9,18 +9,19 @@ use crate::plan::LoadPlan;
 /// Nodes that the template itself makes at the tree's root.
 const FIXED_NODES: [&str; 2] = ["hypervisor-config", "byte-channel-mux"];
 
-/// Judges the names of the root's nodes, and the partitions' labels.
-pub fn check(plan: &LoadPlan) -> Vec<Diagnostic> {
-    let name_of = |partition: &str, key: &str, text: &str| {
-        plan.profile.places.label(&format!("partition/{partition}/{key}"), text)
-    };
+fn name_of(plan: &LoadPlan, partition: &str, key: &str, text: &str) -> Label {
+    plan.profile.places.label(&format!("partition/{partition}/{key}"), text)
+}
+
+/// Judges the names of the root's nodes.
+pub fn nodes(plan: &LoadPlan) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let areas = plan.areas.iter().map(|area| (area.name.as_str(), plan.area_label(area, "the area of this name")));
     let mut nodes: BTreeMap<&str, Option<Label>> = FIXED_NODES.iter().map(|node| (*node, None)).collect();
     nodes.extend(areas.map(|(name, label)| (name, Some(label))));
     for partition in &plan.partitions {
         if let Some(other) = nodes.get(partition.name.as_str()) {
-            let place = name_of(&partition.name, "name", "this name");
+            let place = name_of(plan, &partition.name, "name", "this name");
             let diagnostic =
                 Diagnostic::error(DUPLICATE_NAME, format!("hv.dts has another node called `{}`", partition.name))
                     .primary(place)
@@ -28,6 +29,12 @@ pub fn check(plan: &LoadPlan) -> Vec<Diagnostic> {
             found.push(other.iter().cloned().fold(diagnostic, Diagnostic::related));
         }
     }
+    found
+}
+
+/// Judges the partitions' labels.
+pub fn labels(plan: &LoadPlan) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
     let mut labels: BTreeMap<&str, &str> = BTreeMap::new();
     for partition in &plan.partitions {
         if let Some(first) = labels.insert(&partition.label, &partition.name) {
@@ -36,8 +43,8 @@ pub fn check(plan: &LoadPlan) -> Vec<Diagnostic> {
                     DUPLICATE_NAME,
                     format!("partitions {first} and {} have the same label `{}`", partition.name, partition.label),
                 )
-                .primary(name_of(&partition.name, "label", "the second"))
-                .related(name_of(first, "label", "the first"))
+                .primary(name_of(plan, &partition.name, "label", "the second"))
+                .related(name_of(plan, first, "label", "the first"))
                 .help("give one of them another label: consoles and the hypervisor's shell show nothing else"),
             );
         }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use citrine_formats::addr::{Hex, Size, Span};
+use citrine_formats::addr::{Hex, Size, Span, TruePhys};
 
-use crate::diag::{Code, Diagnostic};
+use crate::diag::{Code, Diagnostic, Severity};
 use crate::plan::{LoadPlan, Part};
-use crate::stages::{Claim, ClaimKind, Subject, claims, common_stage};
+use crate::stages::{Claim, ClaimKind, Stage, Subject, claims, common_stage};
 
 /// Real bytes of two owners overlap.
 pub const OVERLAP: Code = Code::new('L', 101);
@@ -19,22 +19,43 @@ pub const NOT_IN_RAM: Code = Code::new('L', 106);
 /// A part lies in the boot loader's own memory.
 pub const LOADER_MEMORY: Code = Code::new('U', 103);
 
-/// Judges every pair of claims, and every part against its window and the board's memory.
-pub fn check(plan: &LoadPlan) -> Vec<Diagnostic> {
-    let mut found: Vec<Diagnostic> = plan.parts.iter().filter_map(|part| part_alone(plan, part)).collect();
-    found.extend(overlaps(&claims(plan)));
-    found
+/// Judges every part against its window and the board's memory.
+pub fn parts(plan: &LoadPlan) -> Vec<Diagnostic> {
+    plan.parts.iter().filter_map(|part| part_alone(plan, part)).collect()
 }
 
-/// One diagnostic for every two owners that meet: the gravest, at the first stage.
+/// Judges every pair of claims.
+pub fn owners(plan: &LoadPlan) -> Vec<Diagnostic> {
+    overlaps(&claims(plan))
+}
+
+/// One diagnostic for every two owners that meet.
 pub fn overlaps(claims: &[Claim]) -> Vec<Diagnostic> {
-    let mut worst: BTreeMap<(Subject, Subject), Diagnostic> = BTreeMap::new();
+    conflicts(claims).iter().map(Conflict::diagnostic).collect()
+}
+
+/// Two claims on the same bytes at the same time.
+struct Conflict<'c> {
+    /// The one that should move.
+    mover: &'c Claim,
+    /// The one that it meets.
+    other: &'c Claim,
+    /// The bytes.
+    common: Span<TruePhys>,
+    /// The first stage at which both hold.
+    stage: Stage,
+}
+
+/// For every two owners that meet, the gravest of their conflicts.
+fn conflicts(claims: &[Claim]) -> Vec<Conflict<'_>> {
+    let mut worst: BTreeMap<(Subject, Subject), Conflict<'_>> = BTreeMap::new();
     for (index, a) in claims.iter().enumerate() {
         for b in &claims[index + 1..] {
-            let Some(found) = pair(a, b) else { continue };
-            let known = worst.entry((a.subject, b.subject)).or_insert_with(|| found.clone());
-            if found.severity > known.severity {
-                *known = found;
+            let Some(found) = Conflict::between(a, b) else { continue };
+            let owners = (a.subject.min(b.subject), a.subject.max(b.subject));
+            match worst.get(&owners) {
+                Some(known) if known.severity() >= found.severity() => {}
+                _ => drop(worst.insert(owners, found)),
             }
         }
     }
@@ -85,45 +106,50 @@ fn part_alone(plan: &LoadPlan, part: &Part) -> Option<Diagnostic> {
     })
 }
 
-fn pair(a: &Claim, b: &Claim) -> Option<Diagnostic> {
-    let stage = common_stage(a, b)?;
-    let common = a.span.intersection(&b.span).filter(|_| a.subject != b.subject)?;
-    // The one that should move, and the one that it meets.
-    let (mover, other) = match (a.kind, b.kind) {
-        // Two areas are the hypervisor's own rule (H106); two loader ranges the board file's business.
-        (ClaimKind::Area, ClaimKind::Area) | (ClaimKind::Loader, ClaimKind::Loader) => return None,
-        (ClaimKind::Window, _) => (a, b),
-        (_, ClaimKind::Window) | (ClaimKind::Loader, _) => (b, a),
-        _ => (a, b),
-    };
-    let diagnostic = if mover.kind == ClaimKind::Window {
-        let room = Span::between(mover.span.base(), other.span.base()).len();
-        Diagnostic::warning(
-            WINDOWS_OVERLAP,
-            format!(
+impl<'c> Conflict<'c> {
+    fn between(a: &'c Claim, b: &'c Claim) -> Option<Self> {
+        let stage = common_stage(a, b)?;
+        let common = a.span.intersection(&b.span).filter(|_| a.subject != b.subject)?;
+        let (mover, other) = match (a.kind, b.kind) {
+            // Two areas are the hypervisor's own rule (H106); two loader ranges the board file's business.
+            (ClaimKind::Area, ClaimKind::Area) | (ClaimKind::Loader, ClaimKind::Loader) => return None,
+            (ClaimKind::Window, _) => (a, b),
+            (_, ClaimKind::Window) | (ClaimKind::Loader, _) => (b, a),
+            _ => (a, b),
+        };
+        Some(Self { mover, other, common, stage })
+    }
+
+    /// Real bytes are destroyed for certain; a window is only room that a part may grow into.
+    fn severity(&self) -> Severity {
+        if self.mover.kind == ClaimKind::Window { Severity::Warning } else { Severity::Error }
+    }
+
+    fn diagnostic(&self) -> Diagnostic {
+        let Self { mover, other, common, stage } = self;
+        let diagnostic = if self.severity() == Severity::Warning {
+            let room = Span::between(mover.span.base(), other.span.base()).len();
+            let message = format!(
                 "the window of {} ends at {}, but {} begins at {}",
                 mover.owner,
                 mover.span.end(),
                 other.owner,
                 other.span.base()
-            ),
-        )
-        .fact("room", room)
-        .help(format!(
-            "an image that grows past {} would destroy {} without a word; end its window there \
-             ({room:#x} bytes), or move one of them",
-            other.span.base(),
-            other.owner
-        ))
-    } else {
-        let both = format!("{} and {} both own {common} {stage}", mover.owner, other.owner);
-        if other.kind == ClaimKind::Loader {
-            Diagnostic::error(LOADER_MEMORY, both).help("choose an address outside the boot loader's own memory")
+            );
+            Diagnostic::warning(WINDOWS_OVERLAP, message).fact("room", room).help(format!(
+                "an image that grows past {} would destroy {} without a word; end its window there \
+                 ({room:#x} bytes), or move one of them",
+                other.span.base(),
+                other.owner
+            ))
         } else {
-            Diagnostic::error(OVERLAP, both).help("move one of them, or leave its address out to have it placed")
-        }
-    };
-    Some(
+            let both = format!("{} and {} both own {common} {stage}", mover.owner, other.owner);
+            if other.kind == ClaimKind::Loader {
+                Diagnostic::error(LOADER_MEMORY, both).help("choose an address outside the boot loader's own memory")
+            } else {
+                Diagnostic::error(OVERLAP, both).help("move one of them, or leave its address out to have it placed")
+            }
+        };
         diagnostic
             .primary(mover.label.clone())
             .related(other.label.clone())
@@ -131,6 +157,9 @@ fn pair(a: &Claim, b: &Claim) -> Option<Diagnostic> {
             .fact("second", &other.owner)
             .fact("from", common.base())
             .fact("to", common.end())
-            .fact("bytes", common.len()),
-    )
+            .fact("bytes", common.len())
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,11 +15,15 @@ pub fn read(path: &str) -> String {
     std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// A shipped board.
+/// A shipped board, with its devices.
 pub fn board(name: &str) -> Board {
     let file = format!("boards/{name}.toml");
     let (board, found) = input::board::parse(&file, &read(&file));
-    board.unwrap_or_else(|| panic!("{found:#?}"))
+    let mut board = board.unwrap_or_else(|| panic!("{found:#?}"));
+    let file = format!("boards/devices/{name}.toml");
+    let found = input::inventory::attach(&mut board, &file, &read(&file));
+    assert!(found.is_empty(), "{found:#?}");
+    board
 }
 
 /// A shipped profile.
