@@ -8,7 +8,7 @@ use citrine_core::capabilities::Capabilities;
 use citrine_formats::manifest::{Input, InputKind, Role};
 use citrine_formats::uimage::Header;
 use citrine_planner::board::{Board, HardwareTree};
-use citrine_planner::diag::{Diagnostic, Label, Result};
+use citrine_planner::diag::{Diagnostic, Result};
 use citrine_planner::image::{ImageFacts, inspect};
 use citrine_planner::pack::sha256;
 use citrine_planner::place;
@@ -19,7 +19,7 @@ use crate::build::{self, Context, GUESTS};
 use crate::cache::Cache;
 use crate::cli::Overrides;
 use crate::progress::Progress;
-use crate::project::{NO_SUCH_FILE, Project};
+use crate::project::{NO_SUCH_FILE, Project, read_bytes};
 
 /// The artifact that profiles call `linux`.
 const LINUX: &str = "linux";
@@ -85,13 +85,17 @@ impl Artifacts {
     }
 }
 
-/// The artifacts that profiles may name, with the facts of those that are in the cache. Builds nothing.
-pub fn known(context: Option<(&Context<'_>, &Board)>) -> place::Artifacts {
+/// The artifacts that profiles may name, with the facts of those that are in the cache and that `profile` names; of all
+/// without one. Builds nothing.
+pub fn known(context: Option<(&Context<'_>, &Board, Option<&Profile>)>) -> place::Artifacts {
     let facts = |made: Result<Made>| made.ok().map(|made| made.facts);
-    let linux = context.and_then(|(context, _)| facts(linux_kernel(context)));
-    let busybox = context.and_then(|(context, _)| facts(busybox(context)));
-    let guests = context.and_then(|(context, board)| Some((context, build::guests(context, &board.core).ok()?)));
-    let guest = |name: &str| facts(guest(guests.as_ref()?.0, &guests.as_ref()?.1, name));
+    let asked =
+        |name: &str| context.filter(|(_, _, profile)| profile.is_none_or(|profile| named(profile).contains(name)));
+    let linux = asked(LINUX).and_then(|(context, ..)| facts(linux_kernel(context)));
+    let busybox = asked(BUSYBOX).and_then(|(context, ..)| facts(busybox(context)));
+    let some_guest = GUESTS.iter().find_map(|name| asked(name));
+    let guests = some_guest.and_then(|(context, board, _)| build::guests(context, &board.core).ok());
+    let guest = |name: &str| facts(guest(asked(name)?.0, guests.as_ref()?, name));
     let mut known: place::Artifacts =
         GUESTS.iter().map(|name| ((*name).to_owned(), (Role::Kernel, guest(name)))).collect();
     known.insert(LINUX.to_owned(), (Role::Kernel, linux));
@@ -100,12 +104,13 @@ pub fn known(context: Option<(&Context<'_>, &Board)>) -> place::Artifacts {
 }
 
 /// [`known`] for commands that build nothing: without a lock file, a cache or the packages, no facts are known.
-pub fn cached(project: &Project, board: &Board) -> place::Artifacts {
+pub fn cached(project: &Project, board: &Board, profile: Option<&Profile>) -> place::Artifacts {
     let progress = Progress::hidden(|_| {});
     let open =
         || -> Result<(Cache, Lock)> { Ok((Cache::open(Cache::default_root()?, true)?, Lock::read(project.root())?)) };
     let Ok((cache, lock)) = open() else { return known(None) };
-    known(Context::new(project.root(), &cache, &lock, false, &progress).ok().as_ref().map(|context| (context, board)))
+    let context = Context::new(project.root(), &cache, &lock, false, &progress).ok();
+    known(context.as_ref().map(|context| (context, board, profile)))
 }
 
 /// The images that the partitions start with.
@@ -163,17 +168,23 @@ fn guest(context: &Context<'_>, guests: &[build::Artifact], name: &str) -> Resul
     stage_file(context, guests, &format!("{name}.uImage"), Role::Kernel)
 }
 
-/// The board's hardware tree: from the kernel's sources, or for the emulator's own board none yet.
+/// The board's hardware tree: from the kernel's sources, or a file of the user's own; for the emulator's own board none
+/// yet.
 ///
 /// # Errors
 /// What building returns; [`NO_SUCH_FILE`] for the emulator's board.
 pub fn hardware_tree(context: &Context<'_>, board: &Board) -> Result<Made> {
-    let HardwareTree::Kernel(name) = &board.hardware_tree else {
-        let message =
-            format!("{} is only the emulator's stand-in: its hardware tree exists when the emulator runs", board.name);
-        return Err(Diagnostic::error(NO_SUCH_FILE, message)
-            .help("bundle for a real board; `cargo xtask qemu` boots that")
-            .into());
+    let name = match &board.hardware_tree {
+        HardwareTree::Kernel(name) => name,
+        HardwareTree::Given(file) => return given(context, Path::new(file), Role::HardwareTree, "--hw-dtb"),
+        HardwareTree::Emulator => {
+            let name = &board.name;
+            let message =
+                format!("{name} is only the emulator's stand-in: its hardware tree exists when the emulator runs");
+            return Err(Diagnostic::error(NO_SUCH_FILE, message)
+                .help("bundle for a real board; `cargo xtask qemu` boots that")
+                .into());
+        }
     };
     let file = format!("{}.dtb", name.rsplit('/').next().unwrap_or(name));
     stage_file(context, &build::trees(context)?, &file, Role::HardwareTree)
@@ -186,7 +197,7 @@ fn stage_file(context: &Context<'_>, artifacts: &[build::Artifact], name: &str, 
             .help("the recipe in artifacts/ does not build what the board's file names")
             .into());
     };
-    let bytes = fs_err::read(&artifact.path).map_err(|error| unreadable(&artifact.path, &error))?;
+    let bytes = read_bytes(&artifact.path)?;
     let facts = facts(context, name, role, &bytes)?;
     Ok(Made { role, bytes, facts, inputs: artifact.inputs.clone(), how: How::of(artifact.cached) })
 }
@@ -194,7 +205,7 @@ fn stage_file(context: &Context<'_>, artifacts: &[build::Artifact], name: &str, 
 /// A file of the user's own.
 fn given(context: &Context<'_>, file: &Path, role: Role, flag: &str) -> Result<Made> {
     let shown = file.display().to_string();
-    let bytes = fs_err::read(file).map_err(|error| unreadable(file, &error))?;
+    let bytes = read_bytes(file)?;
     let facts = facts(context, &shown, role, &bytes)?;
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or("file");
     let plain: String = name.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect();
@@ -230,19 +241,10 @@ pub fn capabilities(image: &[u8]) -> Capabilities {
     if is_ours { Capabilities::CITRINE } else { Capabilities::TOPAZ }
 }
 
-/// What the hypervisor can do that a bundle will have: a file of the user's own, or else ours.
+/// What the hypervisor in a file of the user's own can do, if one is given.
 ///
 /// # Errors
 /// [`NO_SUCH_FILE`].
-pub fn chosen(hypervisor: Option<&Path>) -> Result<Capabilities> {
-    let Some(file) = hypervisor else { return Ok(Capabilities::CITRINE) };
-    Ok(capabilities(&fs_err::read(file).map_err(|error| unreadable(file, &error))?))
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Box<Diagnostic> {
-    let shown = path.display().to_string();
-    Diagnostic::error(NO_SUCH_FILE, format!("{shown} cannot be read: {error}"))
-        .primary(Label::file(shown, "this file"))
-        .help("check its path and permissions")
-        .into()
+pub fn chosen(hypervisor: Option<&Path>) -> Result<Option<Capabilities>> {
+    hypervisor.map(|file| Ok(capabilities(&read_bytes(file)?))).transpose()
 }

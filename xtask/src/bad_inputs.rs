@@ -3,18 +3,25 @@
 //! A directory `<CODE>-<slug>` holds what differs from the good input: any of `board.toml`, `devices.toml`, `profile.toml`,
 //! `images.toml` (facts of images by artifact or part name), `kernel.uImage`, `rootfs.uImage`,
 //! `hv.uImage` (real bytes), the templates, or `hv.dts` (a tree of another's making, compiled and judged
-//! alone). `topaz.txt` stands for a bundle with Freescale's hypervisor, `no-devices.txt` for a board without inventory.
+//! alone), or `tree.dts` (a tree that is imported, with the U-Boot commands of `uboot.txt`), or `hardware.dtb` (a hardware
+//! tree of the user's own). `topaz.txt` and `citrine.txt` stand for a bundle with this hypervisor, `no-devices.txt` for
+//! a board without inventory.
+//! With `flash.txt` the parts lie in the flash; its lines are the parts of an installed bundle: name, address, size.
 //! `arguments.txt` names a board and a profile that are looked up; `dtc.txt` a device tree compiler.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use citrine_core::capabilities::Capabilities;
+use citrine_formats::addr::TruePhys;
 use citrine_formats::manifest::Role;
 use citrine_planner::board::Board;
 use citrine_planner::diag::{Diagnostic, Severity, has_errors};
+use citrine_planner::flash::{Placed, is_in_second};
 use citrine_planner::image::{ImageFacts, inspect};
-use citrine_planner::place::{Artifacts, place};
+use citrine_planner::import::{self, For, UBoot};
+use citrine_planner::pack::sha256;
+use citrine_planner::place::{Artifacts, Second, place, place_in_flash};
 use citrine_planner::plan::LoadPlan;
 use citrine_planner::render::{Digests, Template, boot_cmd, hv_dts};
 use citrine_planner::rules::{RULES, check_with};
@@ -26,7 +33,7 @@ use crate::project::Project;
 use crate::report::{Ui, Width, to_json, to_text};
 
 /// The families of codes whose cases are run here; the others' cases stand beside their own code.
-const FAMILIES: [char; 8] = ['C', 'D', 'H', 'I', 'L', 'P', 'R', 'U'];
+const FAMILIES: [char; 10] = ['C', 'D', 'H', 'I', 'L', 'N', 'P', 'R', 'S', 'U'];
 
 /// One directory of `tests/bad/`, and the texts that were read for it.
 struct Case {
@@ -57,6 +64,7 @@ impl Case {
             Ok(planned) => planned,
             Err(refused) => return refused,
         };
+        found.extend(self.beside_installed(&plan));
         found.extend(rules::check(&plan));
 
         let (file, text) = self.text("boot.cmd.j2", "templates/boot.cmd.j2");
@@ -85,9 +93,18 @@ impl Case {
             let (file, text) = self.text("devices.toml", "boards/devices/p4080ds.toml");
             found.extend(input::inventory::attach(board, &file, &text));
         }
+        if let (Some(board), true) = (&mut board, self.has("hardware.dtb")) {
+            let file = format!("tests/bad/{}/hardware.dtb", self.name);
+            let bytes = std::fs::read(self.path("hardware.dtb")).expect("the file can be read");
+            found.extend(input::inventory::attach_tree(board, &file, &bytes));
+        }
         if let (Some(board), true) = (&board, self.has("hv.dts")) {
             let (file, text) = self.text("hv.dts", "");
             found.extend(self.compile(&file, &text, &format!("# 1 \"{file}\"\n{text}"), board));
+            return Err(found);
+        }
+        if let (Some(board), true) = (&board, self.has("tree.dts")) {
+            found.extend(self.import(board));
             return Err(found);
         }
         let (file, text) = self.text("profile.toml", "profiles/two-linux.toml");
@@ -97,12 +114,44 @@ impl Case {
         let (Some(board), Some(profile), true) = (board, profile, found.is_empty()) else {
             return Err(found);
         };
-        let mut plan = place(&board, &profile, &artifacts)?;
+        let mut plan = match self.has("flash.txt") {
+            true => place_in_flash(&board, &profile, &artifacts, &Second::new())?,
+            false => place(&board, &profile, &artifacts)?,
+        };
         plan.facts.extend(facts);
+        if self.has("citrine.txt") {
+            plan.hypervisor = Capabilities::CITRINE;
+        }
         if self.has("topaz.txt") {
             plan.hypervisor = Capabilities::TOPAZ;
         }
         Ok((plan, found))
+    }
+
+    /// Looks for a slot for every part whose size is known beside those of `flash.txt`.
+    fn beside_installed(&self, plan: &LoadPlan) -> Vec<Diagnostic> {
+        let text = std::fs::read_to_string(self.path("flash.txt")).unwrap_or_default();
+        let placed = |name: &str, bytes: &[u8], role, at, size| Placed {
+            name: name.to_owned(),
+            role,
+            at,
+            size,
+            sha256: sha256(bytes),
+            crc32: 0,
+        };
+        let number = |text: &str| u64::from_str_radix(text, 16).expect("hexadecimal");
+        let installed = text.lines().map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [name, at, size] => placed(name, b"old", Role::Kernel, TruePhys(number(at)), number(size)),
+            _ => panic!("{}: flash.txt: name, address, size", self.name),
+        });
+        let installed: Vec<Placed> = installed.collect();
+        let Some(nor) = plan.board.nor.as_ref().filter(|_| !installed.is_empty()) else { return Vec::new() };
+        let slots = nor.slots.as_ref().expect("placement needs them, too");
+        let parts = plan
+            .parts
+            .iter()
+            .filter_map(|part| Some(placed(&part.file, b"new", part.role, part.load, plan.size_of(part)?)));
+        parts.filter_map(|part| is_in_second(nor, slots, &installed, &part).err().map(|error| *error)).collect()
     }
 
     /// Compiles a tree and lets the hypervisor judge it.
@@ -112,6 +161,22 @@ impl Case {
             Err(found) => found,
             Ok(blob) => rules::tree::check(file, &blob, board),
         }
+    }
+
+    /// Everything that `import` finds.
+    fn import(&mut self, board: &Board) -> Vec<Diagnostic> {
+        let (file, text) = self.text("tree.dts", "");
+        let commands = self.has("uboot.txt").then(|| self.text("uboot.txt", ""));
+        let uboot = commands.as_ref().map(|(file, text)| UBoot { file, text });
+        let read = import::read(&file, text.as_bytes());
+        let mut found = read.found.clone();
+        found.extend(import::judge(&read, board, uboot));
+        let (file, text) = self.text("hv.dts.j2", "templates/hv.dts.j2");
+        let template = Template { file: &file, text: &text };
+        let artifacts = self.images(&mut found).0;
+        let target = For { board, template: &template, artifacts: &artifacts };
+        found.extend(import::profile(&read, target, uboot, "imported").1);
+        found
     }
 
     /// The artifacts with what is known of them, and facts of other parts.

@@ -9,19 +9,23 @@ use std::path::PathBuf;
 use citrine_formats::hvconfig::Digest;
 use citrine_formats::manifest::{Input, Manifest, Role, Sha256};
 use citrine_planner::board::Board;
-use citrine_planner::diag::{Diagnostic, has_errors};
+use citrine_planner::diag::{Diagnostic, Severity, has_errors};
+use citrine_planner::flash::FlashPlan;
 use citrine_planner::image::ImageFacts;
+use citrine_planner::pack::ram::RamImage;
 use citrine_planner::pack::{self, Assembled, Content, Subject, image, parts, sha256};
+use citrine_planner::place::{self, NO_FLASH, Second};
 use citrine_planner::plan::{LoadPlan, Part};
 use citrine_planner::profile::Profile;
 use citrine_planner::render::Digests;
-use citrine_planner::{place, render, rules};
+use citrine_planner::{render, rules};
 use ssh_key::PrivateKey;
 
 use crate::artifacts::{Artifacts, How, capabilities, chosen, gather};
 use crate::build::{Context, deflate_input};
-use crate::cli::{BundleArgs, Making, Overrides};
+use crate::cli::{BundleArgs, Making, Media, Overrides};
 use crate::dtc::{self, Source};
+use crate::nor::{self, InFlash};
 use crate::output::{self, Published};
 use crate::project::{Project, template};
 use crate::report::{Failure, Ui};
@@ -30,14 +34,18 @@ use crate::sign;
 /// A bundle that is up to date in `artifacts/out/`.
 #[derive(Debug)]
 pub struct Bundle {
-    /// Where everything lies.
+    /// Where everything lies, on the medium that people ask for first.
     pub plan: LoadPlan,
+    /// How the flash is changed, and the image of the whole bank, when it is for the flash.
+    pub flash: Option<(FlashPlan, PathBuf)>,
     /// The manifest.
     pub manifest: Manifest,
     /// Its SHA-256.
     pub identity: Sha256,
     /// Where it is.
     pub published: Published,
+    /// Length in bytes of its RAM image; `None` if its parts make none.
+    pub ram_image: Option<u64>,
     /// Whether it was there already.
     pub unchanged: bool,
     /// How each part came about.
@@ -57,29 +65,45 @@ pub fn bring_up_to_date(
     args: &BundleArgs,
     ui: &Ui,
 ) -> Result<Bundle, Failure> {
-    let (board, profile) = project.target(&args.target.board, &args.target.profile, ui)?;
+    let (board, profile) = project.target_of(&args.target, ui)?;
     // Mistakes that need no image are found before the first one is built.
-    let mut early = place::place(&board, &profile, &crate::artifacts::cached(project, &board))?;
-    early.hypervisor = chosen(args.making.overrides.hypervisor.as_deref())?;
-    judge(&early)?;
-    let Planned { plan, artifacts, hv_dtb, boot_scr } =
-        planned(project, context, (&board, &profile), &args.making.overrides, ui)?;
-    let warnings = judge(&plan)?;
-    ui.diagnostics(&warnings);
-
-    let epoch = context.lock.source_date_epoch;
-    let stages = stages(&plan, &artifacts);
-    let inputs = inputs(context, &artifacts)?;
-    let contents = contents(&plan, artifacts, hv_dtb, boot_scr);
-    let sources = parts::sources(&plan, contents).map_err(missing_part)?;
-    let assembled = pack::assemble(subject(&plan, inputs, epoch), sources)?;
+    let known = crate::artifacts::cached(project, &board, Some(&profile));
+    let mut early = vec![place::place(&board, &profile, &known)?];
+    if args.media != Media::Ram {
+        early.push(place::place_in_flash(&board, &profile, &known, &Second::new())?);
+    }
+    for plan in &mut early {
+        plan.hypervisor = chosen(args.making.overrides.hypervisor.as_deref())?.unwrap_or(plan.hypervisor);
+        judge(plan)?;
+    }
+    let installed = match (&args.installed, args.media) {
+        (Some(file), Media::Nor | Media::All) => Some(nor::Installed::read(file, &board, ui)?),
+        (Some(_), Media::Ram) => {
+            return Err(Diagnostic::error(NO_FLASH, "a bundle for memory alone does not change what the flash holds")
+                .help("add `--media all` or `--media nor`, or leave out --installed")
+                .into());
+        }
+        (None, _) => None,
+    };
+    let Made { assembled, plan, flash, stages } =
+        made(project, context, (&board, &profile), args, installed.as_ref(), ui)?;
     let (key, new_key) = key(&args.making)?;
     let signatures = pack::sign(&assembled, &[key]).map_err(|error| {
         Diagnostic::error(sign::SIGNING_KEY, format!("the key cannot sign: {error}"))
             .help("use an unencrypted Ed25519 key in OpenSSH's format")
     })?;
-    let (published, unchanged) = publish(project, &plan, &assembled, &signatures)?;
+    let ram = ram_image(&board, &assembled, ui);
+    let (published, unchanged) = publish(project, &plan, &assembled, &signatures, ram.as_ref())?;
+    let flash = match flash {
+        Some(flash) => {
+            let image = nor::publish_image(&published, &flash.plan, &assembled)?;
+            Some((flash.steps, image))
+        }
+        None => None,
+    };
     Ok(Bundle {
+        flash,
+        ram_image: ram.map(|image| image.len()),
         identity: assembled.identity,
         manifest: assembled.manifest,
         plan,
@@ -90,15 +114,69 @@ pub fn bring_up_to_date(
     })
 }
 
+/// A bundle before it is signed.
+#[derive(Debug)]
+pub struct Made {
+    /// All of it but the signatures.
+    pub assembled: Assembled<'static>,
+    /// Where everything lies, on the medium that people ask for first.
+    pub plan: LoadPlan,
+    /// What it has in the flash.
+    pub flash: Option<InFlash>,
+    /// How each part came about.
+    pub stages: Vec<(String, How)>,
+}
+
+/// Builds and packs everything that is asked for.
+///
+/// # Errors
+/// As for [`bring_up_to_date`].
+pub fn made(
+    project: &Project,
+    context: &Context<'_>,
+    (board, profile): (&Board, &Profile),
+    args: &BundleArgs,
+    installed: Option<&nor::Installed>,
+    ui: &Ui,
+) -> Result<Made, Failure> {
+    let Planned { plan, artifacts, texts } = planned(project, context, (board, profile), &args.making.overrides, ui)?;
+    let mut found = judge(&plan)?;
+    let epoch = context.lock.source_date_epoch;
+    let flash = match args.media {
+        Media::Ram => None,
+        Media::Nor | Media::All => Some(nor::in_flash(project, &plan, &artifacts, installed, epoch, ui)?),
+    };
+    if let Some(flash) = &flash {
+        found.extend(judge(&flash.plan)?.into_iter().filter(|warning| !found.contains(warning)).collect::<Vec<_>>());
+    }
+    ui.diagnostics(&found);
+
+    let stages = stages(&plan, &artifacts);
+    let mut inputs = inputs(context, &artifacts)?;
+    inputs.extend(installed.map(|installed| installed.input.clone()));
+    let mut contents = contents(&plan, artifacts);
+    contents.extend(texts);
+    let plans = [Some(&plan).filter(|_| args.media != Media::Nor), flash.as_ref().map(|flash| &flash.plan)];
+    let plans: Vec<&LoadPlan> = plans.into_iter().flatten().collect();
+    contents.extend(flash.iter().flat_map(|flash| flash.texts.clone()));
+    let mut sources = parts::sources(&plans, profile, contents).map_err(missing_part)?;
+    sources.extend(flash.as_ref().map(|flash| flash.script.clone()));
+    let assembled = pack::assemble(subject(&plans, inputs, epoch), sources)?;
+    let plan = if args.media == Media::Nor { flash.as_ref().map_or(plan, |flash| flash.plan.clone()) } else { plan };
+    Ok(Made { assembled, plan, flash, stages })
+}
+
 /// The plan with the real size of every part, and what the parts are made of.
 #[derive(Debug)]
 pub struct Planned {
-    /// The plan.
+    /// The plan, with the parts in RAM.
     pub plan: LoadPlan,
     artifacts: Artifacts,
-    hv_dtb: Vec<u8>,
-    boot_scr: Content<'static>,
+    texts: Texts,
 }
+
+/// The parts that are made of the plan itself, by file name.
+pub type Texts = BTreeMap<String, Content<'static>>;
 
 /// Builds every part, or takes it from the cache, and plans with what came out.
 ///
@@ -118,12 +196,19 @@ pub fn planned(
         let file = plan.part(role).map(|part| part.file.clone());
         plan.facts.extend(file.map(|file| (file, made.facts.clone())));
     }
-    let (hv_dtb, boot_scr) = texts(project, &plan, &digests(&plan, &artifacts), context.lock.source_date_epoch, ui)?;
-    for (role, size) in [(Role::Configuration, hv_dtb.len() as u64), (Role::Script, boot_scr.len())] {
-        let file = plan.part(role).map(|part| part.file.clone());
-        plan.facts.extend(file.map(|file| (file, ImageFacts::plain(size))));
-    }
-    Ok(Planned { plan, artifacts, hv_dtb, boot_scr })
+    let mut texts = Texts::new();
+    let hv_dtb = configuration(project, &plan, &digests(&plan, &artifacts), ui)?;
+    add(&mut plan, &mut texts, Role::Configuration, Content::plain(hv_dtb));
+    let boot_scr = boot_script(project, &plan, context.lock.source_date_epoch, ui)?;
+    add(&mut plan, &mut texts, Role::Script, boot_scr);
+    Ok(Planned { plan, artifacts, texts })
+}
+
+/// Notes the bytes of a part that is made of the plan, and their number in the plan.
+pub fn add(plan: &mut LoadPlan, texts: &mut Texts, role: Role, content: Content<'static>) {
+    let Some(file) = plan.part(role).map(|part| part.file.clone()) else { return };
+    plan.facts.insert(file.clone(), ImageFacts::plain(content.len()));
+    texts.insert(file, content);
 }
 
 /// Errors as a failure, the rest to be shown.
@@ -134,27 +219,29 @@ fn judge(plan: &LoadPlan) -> Result<Vec<Diagnostic>, Failure> {
 
 /// What the guests' images are, for the configuration tree. So the signature on the bundle reaches what the
 /// hypervisor loads.
-fn digests(plan: &LoadPlan, artifacts: &Artifacts) -> Digests {
+pub fn digests(plan: &LoadPlan, artifacts: &Artifacts) -> Digests {
     let parts = plan.parts.iter().filter_map(|part| Some((part, artifacts.images.get(part.image.as_ref()?)?)));
     let digest = |bytes: &[u8]| Digest { size: bytes.len() as u64, sha256: sha256(bytes) };
     parts.map(|(part, made)| (part.file.clone(), digest(&made.bytes))).collect()
 }
 
-/// The configuration tree, compiled, and the boot script's image.
-fn texts(
-    project: &Project,
-    plan: &LoadPlan,
-    digests: &Digests,
-    epoch: u32,
-    ui: &Ui,
-) -> Result<(Vec<u8>, Content<'static>), Failure> {
-    let hv_dtb = configuration(project, plan, digests, ui)?;
+/// The boot script's image.
+///
+/// # Errors
+/// What the template complains about.
+pub fn boot_script(project: &Project, plan: &LoadPlan, epoch: u32, ui: &Ui) -> Result<Content<'static>, Failure> {
     let read = project.template("boot.cmd.j2", ui)?;
-    let script = render::boot_cmd(plan, &template(&read))?;
+    script_image(plan, epoch, &render::boot_cmd(plan, &template(&read))?)
+}
+
+/// A U-Boot script of a plan as an image.
+///
+/// # Errors
+/// A text that no header can describe.
+pub fn script_image(plan: &LoadPlan, epoch: u32, text: &str) -> Result<Content<'static>, Failure> {
     let name = format!("{} {}", plan.board.name, plan.profile.name);
-    let boot_scr = image::script(&name, epoch, &script)
-        .ok_or_else(|| Failure::from(Diagnostic::error(dtc::REFUSED, "the boot script is longer than 4 GiB")))?;
-    Ok((hv_dtb, boot_scr))
+    image::script(&name, epoch, text)
+        .ok_or_else(|| Failure::from(Diagnostic::error(dtc::REFUSED, "the script is longer than 4 GiB")))
 }
 
 /// The configuration tree of a plan, for images with these digests, compiled by dtc.
@@ -184,25 +271,15 @@ fn inputs(context: &Context<'_>, artifacts: &Artifacts) -> Result<Vec<Input>, Fa
     Ok(inputs)
 }
 
-fn contents(
-    plan: &LoadPlan,
-    artifacts: Artifacts,
-    hv_dtb: Vec<u8>,
-    boot_scr: Content<'static>,
-) -> BTreeMap<String, Content<'static>> {
+/// The bytes of the parts that are the same on every medium.
+fn contents(plan: &LoadPlan, artifacts: Artifacts) -> Texts {
     let Artifacts { mut images, hypervisor, hardware_tree } = artifacts;
-    let mut contents = BTreeMap::new();
+    let mut contents = Texts::new();
     let (mut hypervisor, mut hardware_tree) = (Some(hypervisor.bytes), Some(hardware_tree.bytes));
-    let (mut hv_dtb, mut boot_scr) = (Some(hv_dtb), Some(boot_scr));
     for part in &plan.parts {
         let bytes = match part.role {
             Role::Hypervisor => hypervisor.take(),
             Role::HardwareTree => hardware_tree.take(),
-            Role::Configuration => hv_dtb.take(),
-            Role::Script => {
-                contents.extend(boot_scr.take().map(|content| (part.file.clone(), content)));
-                continue;
-            }
             _ => part.image.as_ref().and_then(|image| images.remove(image)).map(|made| made.bytes),
         };
         contents.extend(bytes.map(|bytes| (part.file.clone(), Content::plain(bytes))));
@@ -215,13 +292,15 @@ fn missing_part(file: String) -> Diagnostic {
         .help("the board's file and the recipes in artifacts/ do not fit together")
 }
 
-fn subject(plan: &LoadPlan, inputs: Vec<Input>, epoch: u32) -> Subject {
+fn subject(plans: &[&LoadPlan], inputs: Vec<Input>, epoch: u32) -> Subject {
+    let texts: Vec<String> = plans.iter().map(|plan| render::json::plan(plan).to_string()).collect();
+    let plan = plans[0];
     Subject {
         board: plan.board.name.clone(),
         core: plan.board.core.clone(),
         epoch: 0,
         inputs,
-        plan_sha256: sha256(render::json::plan(plan).to_string().as_bytes()),
+        plan_sha256: sha256(texts.join("\n").as_bytes()),
         profile: plan.profile.name.clone(),
         soc: plan.board.soc.clone(),
         source_date_epoch: epoch,
@@ -236,18 +315,25 @@ fn key(args: &Making) -> Result<(PrivateKey, bool), Failure> {
     })
 }
 
+/// The bundle's RAM image. A profile may put parts where none reaches; the bundle does without one then.
+fn ram_image<'a>(board: &Board, assembled: &'a Assembled<'_>, ui: &Ui) -> Option<RamImage<'a>> {
+    let image = RamImage::of_bundle(board, &assembled.manifest, &assembled.contents);
+    image.map_err(|error| ui.diagnostics(&[Diagnostic { severity: Severity::Notice, ..*error }])).ok()
+}
+
 fn publish(
     project: &Project,
     plan: &LoadPlan,
     assembled: &Assembled<'_>,
     signatures: &[String],
+    ram: Option<&RamImage<'_>>,
 ) -> Result<(Published, bool), Failure> {
     let out = out_dir(project);
     let name = format!("{}-{}", plan.board.name, plan.profile.name);
-    if let Some(published) = output::is_current(&out, &name, assembled, signatures) {
+    if let Some(published) = output::is_current(&out, &name, assembled, signatures, ram) {
         return Ok((published, true));
     }
-    Ok((output::publish(&out, &name, assembled, signatures)?, false))
+    Ok((output::publish(&out, &name, assembled, signatures, ram)?, false))
 }
 
 /// Where bundles are written.

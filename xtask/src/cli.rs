@@ -1,11 +1,16 @@
 //! The command line: every verb, every flag, and the help that people read.
 
+pub mod console;
+
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use citrine_planner::stages::Stage;
 use citrine_planner::units::parse_size;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::smoke::load::Load;
 
 /// Reproducible, signed, bootable bundles for statically partitioned QorIQ boards.
 ///
@@ -28,12 +33,17 @@ pub enum Command {
     Check(Check),
     Plan(Plan),
     Render(Render),
+    Import(Import),
     GuestTree(GuestTree),
+    Diff(Diff),
     Verify(Verify),
     Perf(Perf),
     Bench(Bench),
     Explain(Explain),
     Qemu(Qemu),
+    Serve(Serve),
+    Labgrid(Labgrid),
+    Console(console::Console),
     Lock(Lock),
     Cache(CacheArgs),
     Test(Test),
@@ -50,6 +60,9 @@ pub struct Target {
     /// Profile: a name from profiles/, or the path of a .toml file
     #[arg(long, value_name = "PROFILE")]
     pub profile: String,
+    /// Hardware tree (.dtb) to work with instead of the one of the kernel's sources, such as one with devices added
+    #[arg(long, value_name = "FILE")]
+    pub hw_dtb: Option<PathBuf>,
 }
 
 /// Find every mistake of a configuration without building anything.
@@ -78,6 +91,9 @@ pub struct Check {
 pub struct Plan {
     #[command(flatten)]
     pub target: Target,
+    /// Judge for this hypervisor uImage instead of our own, such as Topaz's hv.uImage
+    #[arg(long, value_name = "FILE")]
+    pub hypervisor: Option<PathBuf>,
     /// Form of the map [default: what the name of the output file ends in, else table]
     #[arg(long, value_name = "FORMAT", conflicts_with = "json")]
     pub format: Option<MapFormat>,
@@ -87,6 +103,9 @@ pub struct Plan {
     /// Write it to this file instead of standard output
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Where the parts lie: in memory, or in the NOR flash
+    #[arg(long, value_name = "MEDIUM", default_value = "ram")]
+    pub media: Medium,
 }
 
 /// The forms of a memory map.
@@ -119,6 +138,41 @@ pub struct Render {
     /// Print the U-Boot script instead
     #[arg(long)]
     pub script: bool,
+    /// Where the parts lie: in memory, or in the NOR flash
+    #[arg(long, value_name = "MEDIUM", default_value = "ram")]
+    pub media: Medium,
+}
+
+/// Where the boot loader finds the parts.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Medium {
+    /// In memory, loaded there by U-Boot
+    #[default]
+    Ram,
+    /// In the NOR flash, read in place
+    Nor,
+}
+
+/// Turn a configuration tree (hv.dts or hv.dtb) of another's making into a profile, and say what is wrong with it.
+///
+/// The profile goes to standard output; rendering it for the same board gives the same tree. A tree that is not
+/// whole, such as a fragment in a document, is judged as far as it goes.
+///
+/// Example: cargo xtask import hv.dts --board p4080ds > profiles/mine.toml
+#[derive(Args, Debug)]
+pub struct Import {
+    /// The configuration tree, as source or compiled
+    #[arg(value_name = "FILE")]
+    pub tree: PathBuf,
+    /// Board: a name from boards/, or the path of a .toml file
+    #[arg(long, value_name = "BOARD")]
+    pub board: String,
+    /// U-Boot commands that start the tree, as they are typed; other lines are passed over
+    #[arg(long, value_name = "FILE")]
+    pub uboot: Option<PathBuf>,
+    /// Name of the profile [default: the file's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
 }
 
 /// Print the device tree that a guest will be given at its first start.
@@ -141,6 +195,31 @@ pub struct GuestTree {
     pub setup: Setup,
 }
 
+/// Say how two configurations differ: partitions, CPUs, memory, images, consoles, channels, devices.
+///
+/// Each is a profile (a name from profiles/, or a .toml file), a configuration tree (.dtb, or .dts, which dtc compiles)
+/// or a bundle (.tar, which is verified first). Those of different kinds are compared as far as both say something.
+///
+/// Example: cargo xtask diff two-linux artifacts/out/p4080ds-two-linux.tar
+#[derive(Args, Debug)]
+pub struct Diff {
+    /// What was
+    #[arg(value_name = "A")]
+    pub before: String,
+    /// What is
+    #[arg(value_name = "B")]
+    pub after: String,
+    /// Place profiles on this board: a name from boards/, or the path of a .toml file
+    #[arg(long, value_name = "BOARD")]
+    pub board: Option<String>,
+    /// Trusted keys for bundles, in the allowed_signers format of ssh-keygen(1)
+    #[arg(long, value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+    /// Exit with 1 when they differ, as `git diff --exit-code` does; without it, a comparison that worked exits with 0
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
 /// Check that a bundle is whole and signed by somebody whom you trust.
 ///
 /// Reads the bundle once, and believes nothing in it before the signature holds. Without --keys, the keys in
@@ -161,7 +240,7 @@ pub struct Verify {
     pub board: Option<String>,
 }
 
-/// Measure packing and verifying against a shell script that does the same work (tests/perf/).
+/// Measure packing and verifying against a shell script that does the same work (tests/perf/), and checking.
 ///
 /// Runs both in turn and prints how many times faster the tool is; such a ratio can be compared between
 /// machines and days, where seconds cannot.
@@ -213,6 +292,10 @@ pub struct Setup {
 /// artifacts/out/BOARD-PROFILE.tar and the same parts unpacked beside it. A bundle that is there already is
 /// left as it is; one that cannot be finished leaves the old one as it was.
 ///
+/// With --media nor or all it also writes artifacts/out/BOARD-PROFILE.nor.img, the whole flash bank, and the bundle has
+/// the script flash.scr, which changes the flash of a board that runs the bundle given as --installed, or of
+/// any board. It lists the steps on standard output.
+///
 /// Example: cargo xtask bundle --board p4080ds --profile two-linux
 #[derive(Args, Debug)]
 pub struct BundleArgs {
@@ -220,6 +303,24 @@ pub struct BundleArgs {
     pub target: Target,
     #[command(flatten)]
     pub making: Making,
+    /// What the board loads the parts from: memory, the NOR flash, or either
+    #[arg(long, value_name = "MEDIA", default_value = "ram")]
+    pub media: Media,
+    /// The bundle that the board's flash holds now: this one leaves it able to boot until its own last step
+    #[arg(long, value_name = "BUNDLE")]
+    pub installed: Option<PathBuf>,
+}
+
+/// The media that a bundle is for.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Media {
+    /// Memory, filled by TFTP
+    #[default]
+    Ram,
+    /// The NOR flash
+    Nor,
+    /// Both: what is the same on both is stored once
+    All,
 }
 
 /// How a bundle is made.
@@ -242,8 +343,8 @@ pub struct Making {
 
 /// Boot a bundle on QEMU through the real U-Boot, and say whether it passed.
 ///
-/// Brings the bundle up to date as `bundle` does, or takes the file that is named, verifies it, preloads its
-/// parts at their own addresses and lets U-Boot run its script. Then it waits for the hypervisor's report and
+/// Brings the bundle up to date as `bundle` does, or takes the file that is named, verifies it, loads its parts at
+/// their own addresses (--load says how) and lets U-Boot run its script. Then it waits for the hypervisor's report and
 /// every partition's prompt, works in their shells, and stops and starts a partition. QEMU has none of the SoC's
 /// peripherals, so the hardware tree and hv.dtb are substituted; the transcript names them.
 ///
@@ -273,6 +374,12 @@ pub struct Qemu {
     /// Connect this terminal to a console instead of deciding: hv, which is U-Boot's first, or a partition's name; Ctrl-A x leaves
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "hv")]
     pub console: Option<String>,
+    /// How the parts come into the machine's memory; not together with --media, for in the flash they lie already
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Load::Preloaded, conflicts_with = "media")]
+    pub load: Load,
+    /// Boot from memory, or from the emulator's NOR flash; a bundle that is made has both
+    #[arg(long, value_name = "MEDIUM", default_value = "ram")]
+    pub media: Medium,
     /// Core to emulate instead of the stand-in's own, such as e5500
     #[arg(long, value_name = "CORE")]
     pub cpu: Option<String>,
@@ -286,6 +393,50 @@ fn mebibytes(text: &str) -> Result<u32, String> {
     let bytes = parse_size(text).ok_or("a size looks like \"4 GiB\"")?;
     let mib = u32::try_from(bytes >> 20).map_err(|_| "this is more than any machine has")?;
     if bytes.is_multiple_of(1 << 20) && mib > 0 { Ok(mib) } else { Err("the size must be whole MiB".to_owned()) }
+}
+
+/// Serve a bundle's parts over TFTP, for U-Boot.
+///
+/// Verifies the bundle as `verify` does and serves the verified bytes until Ctrl-C: each part under its own name and as
+/// BOARD-PROFILE/NAME, which is what the boot script asks for, and the RAM image as BOARD-PROFILE.ram.img. Every other
+/// name is refused, and so is writing. It prints what to type at U-Boot's prompt.
+///
+/// Example: cargo xtask serve artifacts/out/p4080ds-two-linux.tar --listen 192.168.1.1:69
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// The bundle: a .tar file
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+    /// Where to listen: an address of this machine that the board reaches. Port 69, which U-Boot asks, needs root
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:69")]
+    pub listen: SocketAddr,
+    /// Trusted keys in OpenSSH's allowed_signers format, instead of the user's own
+    #[arg(long, value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+}
+
+/// Write a labgrid environment that brings a board to the prompts of all partitions.
+///
+/// It has the consoles as `console` offers them, what is typed at U-Boot's prompt, and each partition's shell; beside it
+/// is its strategy, with the states off, uboot, hypervisor and partitions. The power switch is yours to enter.
+///
+/// Example: cargo xtask labgrid --board p4080ds --profile two-linux -o lab
+#[derive(Args, Debug)]
+pub struct Labgrid {
+    #[command(flatten)]
+    pub target: Target,
+    /// The board's own address
+    #[arg(long, value_name = "ADDRESS", default_value = "192.168.1.2")]
+    pub board_address: Ipv4Addr,
+    /// The address of the machine that serves the bundle
+    #[arg(long, value_name = "ADDRESS", default_value = "192.168.1.1")]
+    pub server_address: Ipv4Addr,
+    /// Port of channel 0 of the console; those of the other channels follow
+    #[arg(long, value_name = "PORT", default_value_t = 18900, value_parser = clap::value_parser!(u16).range(1..=65000))]
+    pub port: u16,
+    /// Directory for the two files [default: artifacts/out/BOARD-PROFILE-labgrid]
+    #[arg(long, short, value_name = "DIR")]
+    pub output: Option<PathBuf>,
 }
 
 /// Show or renew the pins of everything that is not ours.
@@ -327,14 +478,14 @@ pub struct Test {
     pub setup: Setup,
 }
 
-/// Let libFuzzer look for inputs that make the hypervisor break a promise.
+/// Let libFuzzer look for inputs that make the hypervisor or the tool break a promise.
 ///
 /// It begins with the inputs that are kept in tests/fuzz/corpus/. One that breaks a promise is kept, and named.
 ///
 /// Example: cargo xtask fuzz emulator --seconds 600
 #[derive(Args, Debug)]
 pub struct Fuzz {
-    /// What to fuzz: emulator, guest-tree, hypercalls, loader or mux
+    /// What to fuzz: emulator, guest-tree, hv-dtb, hypercalls, loader, mux or texts
     #[arg(value_name = "TARGET")]
     pub target: String,
     /// For how long

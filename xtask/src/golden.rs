@@ -5,16 +5,18 @@ use citrine_core::capabilities::Capabilities;
 use citrine_core::config::Config;
 use citrine_formats::{fdt, hvconfig};
 use citrine_planner::diag::has_errors;
+use citrine_planner::dts;
 use citrine_planner::image::ImageFacts;
 use citrine_planner::map::{self, MemoryMap};
+use citrine_planner::place::{self, Second};
 use citrine_planner::plan::LoadPlan;
-use citrine_planner::profile::Dma;
-use citrine_planner::render::{Digests, boot_cmd, hv_dts, strip_markers};
+use citrine_planner::profile::{DeviceUse, Dma};
+use citrine_planner::render::{Bench, Digests, boot_cmd, hv_dts, labgrid_environment, strip_markers};
+use citrine_planner::rules;
 use citrine_planner::stages::Stage;
-use citrine_planner::{place, rules};
 
 use crate::artifacts;
-use crate::blessed::{compare, directories};
+use crate::blessed::{compare, directories, root};
 use crate::cmd::check::summary;
 use crate::dtc::{Source, compile};
 use crate::project::{Project, template};
@@ -42,8 +44,11 @@ fn outputs(board: &str, profile: &str) -> Vec<String> {
     let source = read("hv.dts.j2");
     let marked = hv_dts(&plan, &Digests::new(), &template(&source)).unwrap_or_else(|error| panic!("{error:#?}"));
     let script = boot_cmd(&plan, &template(&read("boot.cmd.j2"))).unwrap_or_else(|error| panic!("{error:#?}"));
+    let bench = Bench { board: "192.168.1.2".parse().unwrap(), server: "192.168.1.1".parse().unwrap(), port: 18900 };
+    let labgrid = labgrid_environment(&plan, bench, &template(&read("labgrid.yaml.j2")))
+        .unwrap_or_else(|error| panic!("{error:#?}"));
     let mut check: String = found.iter().map(|d| to_text(d, &Default::default(), Width::Plain) + "\n\n").collect();
-    check += &summary(&plan, found.len());
+    check += &summary(&plan, &found);
 
     let blob = compile(&marked, Source { file: &source.0, text: &source.1 }).unwrap_or_else(|d| panic!("{d:#?}"));
     // That CPUs are left unused on purpose is not in the tree, so of them it warns.
@@ -52,7 +57,30 @@ fn outputs(board: &str, profile: &str) -> Vec<String> {
     tree_says_what_the_plan_says(&blob, &plan);
 
     let dir = format!("tests/golden/{}/{}", plan.board.name, plan.profile.name);
-    [("hv.dts", strip_markers(&marked)), ("boot.cmd", script), ("check.txt", check)]
+    let mut complaints = in_flash(&dir, &plan, &read("hv.dts.j2"), &read("boot.cmd.j2"));
+    complaints.extend(
+        [("hv.dts", strip_markers(&marked)), ("boot.cmd", script), ("check.txt", check), ("labgrid.yaml", labgrid)]
+            .into_iter()
+            .filter_map(|(file, text)| compare(&format!("{dir}/{file}"), &text)),
+    );
+    complaints
+}
+
+/// The same with the parts in the flash, for boards that have slots there.
+fn in_flash(dir: &str, ram: &LoadPlan, hv: &(String, String), boot: &(String, String)) -> Vec<String> {
+    if ram.board.nor.as_ref().is_none_or(|nor| nor.slots.is_none()) {
+        return Vec::new();
+    }
+    let plan = place::place_in_flash(&ram.board, &ram.profile, &artifacts::known(None), &Second::new())
+        .unwrap_or_else(|found| panic!("{found:#?}"));
+    let said = |plan: &LoadPlan| rules::check(plan).into_iter().map(|d| d.code).collect::<Vec<_>>();
+    assert_eq!(said(&plan), said(ram), "the flash adds nothing");
+    let marked = hv_dts(&plan, &Digests::new(), &template(hv)).unwrap_or_else(|error| panic!("{error:#?}"));
+    let blob = compile(&marked, Source { file: &hv.0, text: &hv.1 }).unwrap_or_else(|d| panic!("{d:#?}"));
+    assert!(!has_errors(&rules::tree::check("hv-nor.dtb", &blob, &plan.board)));
+    tree_says_what_the_plan_says(&blob, &plan);
+    let script = boot_cmd(&plan, &template(boot)).unwrap_or_else(|error| panic!("{error:#?}"));
+    [("hv-nor.dts", strip_markers(&marked)), ("boot-nor.cmd", script)]
         .into_iter()
         .filter_map(|(file, text)| compare(&format!("{dir}/{file}"), &text))
         .collect()
@@ -102,15 +130,19 @@ fn the_memory_map_is_what_the_tool_makes_now() {
     assert!(complaints.is_empty(), "{}\n", complaints.join("\n"));
 }
 
+fn plain(device: &str) -> DeviceUse {
+    DeviceUse { device: device.to_owned(), node: None, msi: None, dma: None, dts: String::new() }
+}
+
 #[test]
 fn devices_are_rendered_as_the_binding_demands() {
     let ui = Ui::new(true);
     let project = Project::find().unwrap_or_else(|failure| panic!("{failure:?}"));
     let (board, mut profile) =
         project.target("p4080ds", "two-linux", &ui).unwrap_or_else(|failure| panic!("{failure:?}"));
-    profile.partitions[0].devices =
-        ["usb0", "/soc/i2c@119000", "/soc/i2c@119100", "ethernet0"].map(str::to_owned).into();
+    profile.partitions[0].devices = ["usb0", "/soc/i2c@119000", "/soc/i2c@119100", "ethernet0"].map(plain).into();
     profile.partitions[0].dma = Some(Dma::Memory);
+    profile.partitions.iter_mut().for_each(|partition| partition.optional_devices.clear());
     let mut plan = place::place(&board, &profile, &artifacts::known(None)).unwrap_or_else(|found| panic!("{found:#?}"));
     let source = project.template("hv.dts.j2", &ui).unwrap_or_else(|failure| panic!("{failure:?}"));
     let mut render = |hypervisor| {
@@ -125,13 +157,46 @@ fn devices_are_rendered_as_the_binding_demands() {
     assert_eq!(render(Capabilities::CITRINE).0, ["D109", "D108"]);
     let (said, text) = render(Capabilities::TOPAZ);
     assert_eq!(said, ["D108"]);
-    let dma = "dma-window = <&a_p1_dma>;\n";
+    let dma = "dma-window = <&a_p1_window>;\n";
     assert!(text.contains(&format!("usb@210000 {{\n\t\t\tdevice = \"usb0\";\n\t\t\t{dma}\t\t}};\n")), "{text}");
     assert!(text.contains("i2c@119000 {\n\t\t\tdevice = \"/soc/i2c@119000\";\n\t\t};\n"), "{text}");
-    let window = "a_p1_dma: dma-window {\t/* the partition's own memory */\n\t\t\tcompatible = \"dma-window\";\n";
-    let range = "\t\t\tguest-addr = <0 0>;\n\t\t\tsize = <0x0 0x40000000>;\n\t\t};\n";
+    let window =
+        "a_p1_window: p1-window {\t/* what the devices of p1 reach, 1 GiB */\n\t\t\tcompatible = \"dma-window\";\n";
+    let range = "\t\t\tguest-addr = <0x0 0x0>;\n\t\t\tsize = <0x0 0x40000000>;\n\t\t};\n";
     assert!(text.contains(&format!("{window}{range}")), "{text}");
-    assert_eq!(text.matches("dma-window {").count(), 1, "the other partition has no devices");
+    assert_eq!(text.matches("-window {").count(), 1, "the other partition has no devices");
+}
+
+#[test]
+fn the_vendors_configuration_is_written_down() {
+    let ui = Ui::new(true);
+    let project = Project::find().unwrap_or_else(|failure| panic!("{failure:?}"));
+    let target = project.target("p4080ds", "two-linux-sdk", &ui);
+    let (board, profile) = target.unwrap_or_else(|failure| panic!("{failure:?}"));
+    let plan = place::place(&board, &profile, &artifacts::known(None)).unwrap_or_else(|found| panic!("{found:#?}"));
+    let said: Vec<String> = rules::check(&plan).iter().map(|d| d.code.to_string()).collect();
+    assert_eq!(said, ["D102", "D102"], "only what the SDK's own hardware tree has is not confirmed");
+    let source = project.template("hv.dts.j2", &ui).unwrap_or_else(|failure| panic!("{failure:?}"));
+    let marked = hv_dts(&plan, &Digests::new(), &template(&source)).unwrap_or_else(|error| panic!("{error:#?}"));
+    let blob = compile(&marked, Source { file: &source.0, text: &source.1 }).unwrap_or_else(|d| panic!("{d:#?}"));
+    let tree = dts::from_blob(&blob).unwrap_or_else(|error| panic!("{error}"));
+    let count = |kind: &str| {
+        let mut count = 0;
+        tree.root.walk("", &mut |_, node| count += usize::from(node.name.split('@').next() == Some(kind)));
+        count
+    };
+    // Both partitions' portals, each of QMan's with two windows for what it stashes.
+    assert_eq!(["bman-portal", "qman-portal", "stash-mem", "stash-dqrr"].map(count), [10, 10, 10, 10]);
+    assert_eq!(["dma-windows", "sub-window", "portal-devices", "msi"].map(count), [1, 5, 2, 2]);
+    let portal = tree.root.at("part2/qman-portal@1c000").expect("the second partition's portal");
+    assert_eq!(
+        portal.nodes().map(|node| node.name.as_str()).collect::<Vec<_>>(),
+        ["stash-mem", "stash-dqrr", "node-update"]
+    );
+    let ring = tree.root.at("dma-windows/qman-portal-7-window").expect("its ring");
+    assert_eq!(ring.property("guest-addr").and_then(|at| at.number()), Some(0xf_f421_c000), "P4080RM, portals of QMan");
+    let lines = std::fs::read_to_string(root().join("profiles/two-linux-sdk.toml")).expect("a shipped profile");
+    assert!(lines.lines().count() < 150, "what a user writes stays short");
 }
 
 #[test]

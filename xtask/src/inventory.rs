@@ -36,7 +36,7 @@ fn inventories_are_what_the_hardware_trees_say() {
         let board = board.unwrap_or_else(|| panic!("{found:?}"));
         let tree = match &board.hardware_tree {
             HardwareTree::Emulator => emulator::tree::hardware_tree(&machine(&board).unwrap()).unwrap(),
-            HardwareTree::Kernel(_) => {
+            HardwareTree::Kernel(_) | HardwareTree::Given(_) => {
                 let built = context.as_ref().ok().and_then(|context| artifacts::hardware_tree(context, &board).ok());
                 let Some(made) = built else { continue };
                 made.bytes

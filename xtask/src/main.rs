@@ -8,15 +8,18 @@ mod bundle;
 mod cache;
 mod cli;
 mod cmd;
+mod console;
 mod dtc;
 #[cfg_attr(not(test), expect(dead_code, reason = "tests also look into memory and ask the monitor"))]
 mod emulator;
 mod explain;
 mod guest_tree;
+mod nor;
 mod output;
 mod progress;
 mod project;
 mod report;
+mod serve;
 mod setup;
 mod sign;
 mod smoke;
@@ -31,6 +34,8 @@ mod blessed;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod hw_dtb;
+#[cfg(test)]
 mod inventory;
 
 use std::process::ExitCode;
@@ -38,7 +43,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::parse_from(cli::console::words(std::env::args_os()));
     let ui = report::Ui::new(cli.json);
     match cmd::run(cli.command, &ui) {
         Ok(()) => ExitCode::SUCCESS,

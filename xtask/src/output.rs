@@ -1,26 +1,32 @@
 //! What `artifacts/out/` shows: always a whole bundle, the old one or the new one, whenever the tool dies.
 //!
-//! A bundle has two names there: the archive `NAME.tar`, a plain file, and its unpacked files under `NAME`, a
-//! symbolic link to a hidden directory beside it. Both are written under hidden names first; then the link and
-//! then the archive are renamed into place, each in one step. The archive is the bundle and its renaming the
-//! last step: a tool that dies between the two leaves the old archive beside the new directory, which
-//! [`is_current`] sees, so that the next build puts both in order. Hidden leftovers of builds that died go with
+//! A bundle has three names there: the archive `NAME.tar`, a plain file; its unpacked files under `NAME`, a
+//! symbolic link to a hidden directory beside it; and its RAM image `NAME.ram.img`. All are written under hidden names
+//! first; then the link, the image and the archive are renamed into place, each in one step. The archive is the bundle
+//! and its renaming the last step: a tool that dies in between leaves the old archive beside newer files, which
+//! [`is_current`] sees, so that the next build puts all in order. Hidden leftovers of builds that died go with
 //! the next build; builds at once take turns.
 //!
 //! Nothing is flushed to the disk: after a power cut a torn archive may show, which `verify` refuses, as every
 //! command does before it uses one. Waiting for the disk would take longer than all of the packing.
 
 use std::fs::{File, Permissions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use citrine_planner::diag::{self, Code, Diagnostic};
+use citrine_planner::pack::ram::{RamImage, Segment};
 use citrine_planner::pack::{Assembled, tar_head, tar_len, write_tar};
 use tempfile::{Builder, NamedTempFile, TempDir};
 
 /// Something cannot be written.
 pub const CANNOT_WRITE: Code = Code::new('O', 101);
+
+/// What the name of a RAM image ends in.
+pub const RAM_IMAGE: &str = "ram.img";
+/// Bytes that are compared at a time.
+const CHUNK: usize = 128 << 10;
 
 /// Stands behind the name in hidden names. No board, profile or part has it in its name, so that the leftovers
 /// of `a` are not taken for those of `a.b`.
@@ -33,11 +39,14 @@ pub struct Published {
     pub tar: PathBuf,
     /// Its files, unpacked.
     pub dir: PathBuf,
+    /// Its RAM image, if its parts make one.
+    pub ram: PathBuf,
 }
 
 impl Published {
     fn at(out: &Path, name: &str) -> Self {
-        Self { tar: out.join(format!("{name}.tar")), dir: out.join(name) }
+        let file = |suffix: &str| out.join(format!("{name}.{suffix}"));
+        Self { tar: file("tar"), dir: out.join(name), ram: file(RAM_IMAGE) }
     }
 }
 
@@ -119,7 +128,13 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> diag::Result<()> {
 ///
 /// # Errors
 /// `O101`; what was published before is untouched.
-pub fn publish(out: &Path, name: &str, bundle: &Assembled<'_>, signatures: &[String]) -> diag::Result<Published> {
+pub fn publish(
+    out: &Path,
+    name: &str,
+    bundle: &Assembled<'_>,
+    signatures: &[String],
+    ram: Option<&RamImage<'_>>,
+) -> diag::Result<Published> {
     let published = Published::at(out, name);
     std::fs::create_dir_all(out).map_err(|error| cannot_write(out, &error))?;
     let _lock = lock(out)?;
@@ -127,11 +142,15 @@ pub fn publish(out: &Path, name: &str, bundle: &Assembled<'_>, signatures: &[Str
     sweep(out, name, before.as_deref());
 
     // Half of the time goes to each, so they go at once.
-    let (tar, dir) = std::thread::scope(|scope| {
-        let dir = scope.spawn(|| write_dir(out, name, bundle, signatures));
+    let (tar, (dir, image)) = std::thread::scope(|scope| {
+        let others = scope.spawn(|| {
+            let image = ram.map(|ram| write_image(out, name, ram)).transpose();
+            (write_dir(out, name, bundle, signatures), image)
+        });
         let tar = write_archive(out, name, bundle, signatures);
-        (tar, dir.join().expect("writing files does not panic"))
+        (tar, others.join().expect("writing files does not panic"))
     });
+    let image = image.map_err(|error| cannot_write(&published.ram, &error))?;
     let tar = tar.map_err(|error| cannot_write(&published.tar, &error))?;
     let dir = dir.map_err(|error| cannot_write(&published.dir, &error))?;
     let target = dir.path().file_name().expect("it was given a name").to_owned();
@@ -142,6 +161,11 @@ pub fn publish(out: &Path, name: &str, bundle: &Assembled<'_>, signatures: &[Str
     link.persist(&published.dir).map_err(|error| cannot_write(&published.dir, &error.error))?;
     // It is in use now: it must not go with its handle.
     let _ = dir.keep();
+    match image {
+        Some(image) => replace(image, &published.ram),
+        None => remove(&published.ram),
+    }
+    .map_err(|error| cannot_write(&published.ram, &error))?;
     replace(tar, &published.tar).map_err(|error| cannot_write(&published.tar, &error))?;
     sweep(out, name, Some(Path::new(&target)));
     Ok(published)
@@ -149,8 +173,14 @@ pub fn publish(out: &Path, name: &str, bundle: &Assembled<'_>, signatures: &[Str
 
 /// Whether `out` shows exactly this bundle as `name` already: the archive begins with this manifest and these
 /// signatures and has the right length, and so do the unpacked files. The bytes of the parts are not read;
-/// whoever uses the archive verifies it.
-pub fn is_current(out: &Path, name: &str, bundle: &Assembled<'_>, signatures: &[String]) -> Option<Published> {
+/// whoever uses the archive verifies it. Those of the RAM image are: nothing in it says which bundle it is of.
+pub fn is_current(
+    out: &Path,
+    name: &str,
+    bundle: &Assembled<'_>,
+    signatures: &[String],
+    ram: Option<&RamImage<'_>>,
+) -> Option<Published> {
     let published = Published::at(out, name);
     let head = tar_head(bundle, signatures);
     let mut found = vec![0; head.len()];
@@ -167,7 +197,50 @@ pub fn is_current(out: &Path, name: &str, bundle: &Assembled<'_>, signatures: &[
         std::fs::metadata(published.dir.join(name.as_ref()))
             .is_ok_and(|file| file.is_file() && file.len() == len as u64)
     });
-    (same_archive && same_texts && same_parts).then_some(published)
+    let same_image = || match ram {
+        Some(ram) => holds(&published.ram, ram).unwrap_or(false),
+        None => !published.ram.exists(),
+    };
+    (same_archive && same_texts && same_parts && same_image()).then_some(published)
+}
+
+/// Whether the file is this image, byte for byte.
+fn holds(file: &Path, image: &RamImage<'_>) -> io::Result<bool> {
+    let mut file = File::open(file)?;
+    let mut found = vec![0; CHUNK];
+    let mut next = |len: usize, same: &dyn Fn(&[u8]) -> bool| -> io::Result<bool> {
+        file.read_exact(&mut found[..len])?;
+        Ok(same(&found[..len]))
+    };
+    for segment in image.segments() {
+        match segment {
+            Segment::Gap(mut left) => {
+                while left > 0 {
+                    let len = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+                    if !next(len, &|found| found.iter().all(|byte| *byte == 0))? {
+                        return Ok(false);
+                    }
+                    left -= len as u64;
+                }
+            }
+            Segment::Bytes(bytes) => {
+                for piece in bytes.chunks(CHUNK) {
+                    if !next(piece.len(), &|found| found == piece)? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    }
+    Ok(file.metadata()?.len() == image.len())
+}
+
+/// Removes a file that may not be there.
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Puts `new` at `path` in one step. Where something is there already, the two change places and the old one goes
@@ -185,9 +258,46 @@ fn replace(new: NamedTempFile, path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes a finished temporary file readable for everybody and puts it at `path` in one step.
+///
+/// # Errors
+/// What the file system returns; what was there before stays then.
+pub fn put(new: NamedTempFile, path: &Path) -> io::Result<()> {
+    new.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    replace(new, path)
+}
+
 fn write_archive(out: &Path, name: &str, bundle: &Assembled<'_>, signatures: &[String]) -> io::Result<NamedTempFile> {
     let mut file = temporary(out, name)?;
     write_tar(file.as_file_mut(), bundle, signatures)?;
+    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    Ok(file)
+}
+
+/// Writes a RAM image into `file`: its gaps are holes, where the file system has them.
+///
+/// # Errors
+/// What writing returns.
+pub fn write_sparse(file: &mut File, image: &RamImage<'_>) -> io::Result<()> {
+    let mut at = 0;
+    for segment in image.segments() {
+        match segment {
+            Segment::Gap(len) => {
+                at += len;
+                file.seek(SeekFrom::Start(at))?;
+            }
+            Segment::Bytes(bytes) => {
+                file.write_all(bytes)?;
+                at += bytes.len() as u64;
+            }
+        }
+    }
+    file.set_len(image.len())
+}
+
+fn write_image(out: &Path, name: &str, image: &RamImage<'_>) -> io::Result<NamedTempFile> {
+    let mut file = temporary(out, name)?;
+    write_sparse(file.as_file_mut(), image)?;
     file.as_file().set_permissions(Permissions::from_mode(0o644))?;
     Ok(file)
 }

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use citrine_planner::board::Board;
-use citrine_planner::diag::{Code, Diagnostic, Label, has_errors};
+use citrine_planner::diag::{self, Code, Diagnostic, Label, has_errors};
 use citrine_planner::input::reader::nearest;
 use citrine_planner::input::{self, IMPOSSIBLE_VALUE};
 use citrine_planner::profile::Profile;
 use citrine_planner::render::Template;
 
+use crate::cli::Target;
 use crate::report::{Failure, Ui};
 
 /// There is no such board or profile, or its file cannot be read.
@@ -45,9 +46,22 @@ impl Project {
 
     /// Reads a board by name or path; its diagnostics are the failure.
     pub fn board(&self, name: &str, ui: &Ui) -> Result<Board, Failure> {
+        self.board_with(name, None, ui)
+    }
+
+    /// [`Project::board`] with this hardware tree in place of its own.
+    fn board_with(&self, name: &str, tree: Option<&Path>, ui: &Ui) -> Result<Board, Failure> {
         let (file, text) = self.read("boards", "board", name, ui)?;
         let (mut board, mut found) = input::board::parse(&file, &text);
-        found.extend(board.as_mut().and_then(|board| self.inventory(board, &file, ui)).into_iter().flatten());
+        if let Some(board) = &mut board {
+            found.extend(match tree {
+                None => self.inventory(board, &file, ui).unwrap_or_default(),
+                Some(tree) => match read_bytes(tree) {
+                    Ok(bytes) => input::inventory::attach_tree(board, &tree.display().to_string(), &bytes),
+                    Err(error) => vec![*error],
+                },
+            });
+        }
         found.extend(board.as_ref().and_then(|b| misnamed(name, &file, &b.name, b.places.label("name", "this name"))));
         parsed((board, found))
     }
@@ -74,16 +88,15 @@ impl Project {
         parsed((profile, found))
     }
 
+    /// Reads the board, with the hardware tree that the user may have given, and the profile, and reports the mistakes
+    /// of both in one run.
+    pub fn target_of(&self, target: &Target, ui: &Ui) -> Result<(Board, Profile), Failure> {
+        both(self.board_with(&target.board, target.hw_dtb.as_deref(), ui), self.profile(&target.profile, ui))
+    }
+
     /// Reads board and profile, and reports the mistakes of both in one run.
     pub fn target(&self, board: &str, profile: &str, ui: &Ui) -> Result<(Board, Profile), Failure> {
-        match (self.board(board, ui), self.profile(profile, ui)) {
-            (Ok(board), Ok(profile)) => Ok((board, profile)),
-            (Err(mut a), Err(b)) => {
-                a.0.extend(b.0);
-                Err(a)
-            }
-            (Err(failure), _) | (_, Err(failure)) => Err(failure),
-        }
+        both(self.board(board, ui), self.profile(profile, ui))
     }
 
     /// Reads a template: its file name for messages, and its text.
@@ -128,6 +141,18 @@ impl Project {
     }
 }
 
+/// What was read, or the mistakes of both.
+fn both(board: Result<Board, Failure>, profile: Result<Profile, Failure>) -> Result<(Board, Profile), Failure> {
+    match (board, profile) {
+        (Ok(board), Ok(profile)) => Ok((board, profile)),
+        (Err(mut a), Err(b)) => {
+            a.0.extend(b.0);
+            Err(a)
+        }
+        (Err(failure), _) | (_, Err(failure)) => Err(failure),
+    }
+}
+
 /// The template of a file that [`Project::template`] has read.
 pub fn template<'t>(read: &'t (String, String)) -> Template<'t> {
     Template { file: &read.0, text: &read.1 }
@@ -144,7 +169,15 @@ fn misnamed(wanted: &str, file: &str, name: &str, place: Label) -> Option<Diagno
     })
 }
 
-fn unreadable(file: &str, error: &std::io::Error) -> Failure {
+/// The bytes of a file that the user has named.
+///
+/// # Errors
+/// [`NO_SUCH_FILE`].
+pub fn read_bytes(file: &Path) -> diag::Result<Vec<u8>> {
+    fs_err::read(file).map_err(|error| unreadable(&file.display().to_string(), &error))
+}
+
+fn unreadable(file: &str, error: &std::io::Error) -> Box<Diagnostic> {
     Diagnostic::error(NO_SUCH_FILE, format!("{file} cannot be read: {error}"))
         .primary(Label::file(file, "this file"))
         .help("check its path and permissions")

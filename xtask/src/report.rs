@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::progress::Progress;
 
-/// Why a command did not succeed: at least one error, and whatever else was found.
+/// Why a command did not succeed: at least one error, and whatever else was found. Nothing at all is the exit code of a
+/// command that worked, where the user has asked for one (`diff --exit-code`).
 #[derive(Debug)]
 pub struct Failure(pub Vec<Diagnostic>);
 
@@ -63,6 +64,14 @@ impl Ui {
     pub fn product(&self, text: &str) {
         // A reader that has gone away (`| head`) is no error.
         let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    }
+
+    /// Prints a product that is a text: as it is, or as an object of this type.
+    pub fn text(&self, kind: &str, text: &str) {
+        match self.is_json() {
+            true => self.object(&serde_json::json!({ "type": kind, "text": text })),
+            false => self.product(text),
+        }
     }
 
     /// Prints one JSON object to standard output.

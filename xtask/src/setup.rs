@@ -33,6 +33,8 @@ pub enum Need {
     Test,
     /// Fuzzing: libFuzzer is compiled.
     Fuzz,
+    /// The long proofs: labgrid gets a Python environment of its own.
+    Proofs,
 }
 
 impl Need {
@@ -59,7 +61,8 @@ impl Need {
             ],
             Self::Qemu => &["device-tree-compiler", "qemu-system-ppc", "u-boot-qemu"],
             Self::Fuzz => &["g++"],
-            Self::Test => &["e2fsprogs", "openssh-client", "python3", "u-boot-tools"],
+            Self::Proofs => &["python3-venv"],
+            Self::Test => &["curl", "e2fsprogs", "openssh-client", "python3", "socat", "tftp-hpa", "u-boot-tools"],
         }
     }
 

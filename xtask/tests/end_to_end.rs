@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
+mod serving;
 mod systems;
 
 use std::ffi::OsStr;
@@ -23,6 +24,8 @@ fn a_bundle_is_accepted_by_everybody_elses_tools_and_boots() {
     let identity = first.result()["identity"].clone();
     assert_eq!(first.result()["unchanged"], false);
     let dir = checkout.part("");
+
+    the_ram_image_has_every_part_at_its_address(&checkout, first.result());
 
     // ssh-keygen accepts our signature, and refuses a stranger's.
     let keys = checkout.keys().join("allowed_signers");
@@ -160,6 +163,24 @@ fn a_bundle_is_accepted_by_everybody_elses_tools_and_boots() {
     a_missing_dtc_is_named(&checkout);
     assert_eq!(std::fs::read(checkout.tar()).unwrap(), before);
     assert_eq!(checkout.run(&["verify", "artifacts/out/p4080ds-two-linux.tar"]).result()["identity"], identity);
+}
+
+fn the_ram_image_has_every_part_at_its_address(checkout: &Checkout, bundle: &serde_json::Value) {
+    let told = &bundle["ram_image"];
+    let image = std::fs::read(told["file"].as_str().unwrap()).unwrap();
+    assert_eq!((&told["load"], &told["size"]), (&0x7800_0000.into(), &image.len().into()));
+    let mut rest = image.clone();
+    let mut parts = 0;
+    for part in bundle["parts"].as_array().unwrap() {
+        let Some(load) = part["slots"].as_array().and_then(|slots| slots.first()?["load"].as_u64()) else { continue };
+        let bytes = std::fs::read(checkout.part(part["name"].as_str().unwrap())).unwrap();
+        let from = usize::try_from(load - 0x7800_0000).unwrap();
+        assert!(image[from..from + bytes.len()] == bytes, "{part}");
+        rest[from..from + bytes.len()].fill(0);
+        parts += 1;
+    }
+    assert_eq!(parts, 6);
+    assert!(rest.iter().all(|byte| *byte == 0), "nothing lies between the parts");
 }
 
 fn broken_images_are_refused(checkout: &Checkout) {

@@ -13,7 +13,7 @@ use crate::fdt::{Fdt, FdtProperty, Path, Place, Property as _, strings};
 use crate::sha256::Sha256;
 
 mod error;
-mod schema;
+pub mod schema;
 
 pub use error::{Error, Problem};
 

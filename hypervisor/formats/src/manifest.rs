@@ -274,6 +274,11 @@ fn rule(holds: bool, member: impl FnOnce() -> String, rule: &'static str) -> Res
 }
 
 impl Part {
+    /// Its place on a medium.
+    pub fn slot(&self, media: Media) -> Option<&Slot> {
+        self.slots.iter().find(|slot| slot.media == media)
+    }
+
     fn check(&self, index: usize) -> Result<(), Error> {
         let member = |name: &str| format!("parts[{index}].{name}");
         rule(

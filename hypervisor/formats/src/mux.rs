@@ -6,7 +6,7 @@
 //! receiver to select again before it sends its next data. There are no lengths, no checksums and no flow control.
 
 /// What introduces everything that is not data.
-const ESCAPE: u8 = 0x18;
+pub const ESCAPE: u8 = 0x18;
 /// The command that asks for a new selection.
 const RESET: u8 = 0x01;
 /// The command that selects channel 0; those above select the following ones.

@@ -1,28 +1,34 @@
-//! What fuzzing runs: for each target one function that makes of any bytes a guest, a guest's calls, an image, a tree
-//! or a serial line, and panics when the hypervisor breaks one of its promises.
+//! What fuzzing runs: for each target one function that makes of any bytes a guest, a guest's calls, an image, a tree,
+//! a serial line or the texts of a user, and panics when the hypervisor or the tool breaks one of its promises.
 //!
 //! The ordinary tests run these over the inputs that are kept in `corpus/`; `cargo xtask fuzz` lets libFuzzer look
 //! for more.
 #![forbid(unsafe_code)]
 
+mod dts;
 mod emulator;
 mod guest_tree;
+mod hv_dtb;
 mod hypercalls;
 mod input;
 mod loader;
 mod mux;
 mod real_tlb;
+mod texts;
 
 /// Does what the bytes say; how much of it had an effect: 0 for bytes that mean nothing.
 pub type Body = fn(&[u8]) -> usize;
 
 /// All targets by name, which is also that of their directory in `corpus/`.
-pub const TARGETS: [(&str, Body); 5] = [
+pub const TARGETS: [(&str, Body); 8] = [
+    ("dts", dts::run),
     ("emulator", emulator::run),
     ("hypercalls", hypercalls::run),
     ("loader", loader::run),
     ("guest-tree", guest_tree::run),
     ("mux", mux::run),
+    ("texts", texts::run),
+    ("hv-dtb", hv_dtb::run),
 ];
 
 /// The target with this name.

@@ -42,7 +42,7 @@ pub struct UBoot {
     pub memory: Vec<LoaderMemory>,
 }
 
-/// Where the parts are loaded in RAM.
+/// Where the parts are loaded in RAM, or lie in the flash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Slots {
     /// The first kernel.
@@ -68,6 +68,47 @@ pub struct Nor {
     pub window: u32,
     /// Erase sector in bytes.
     pub sector: u64,
+    /// What in it belongs to others, who need it to start.
+    pub reserved: Vec<Reserved>,
+    /// Where parts lie in it; a bank without is never written.
+    pub slots: Option<NorSlots>,
+}
+
+/// Flash that belongs to somebody else.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reserved {
+    /// What lies there.
+    pub name: String,
+    /// Where.
+    pub span: Span<TruePhys>,
+}
+
+/// Where parts lie in the flash. There are two sets of slots, so that a changed part never has to be written over
+/// the one that the board starts with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NorSlots {
+    /// The first set's slots.
+    pub first: Slots,
+    /// All of the first set's flash: further images lie at its end.
+    pub area: Span<TruePhys>,
+    /// Bytes from each slot to its twin in the second set.
+    pub second: u64,
+}
+
+impl Nor {
+    /// The address under which U-Boot sees true-physical `at`; `None` outside the bank.
+    pub fn effective(&self, at: TruePhys) -> Option<u64> {
+        self.span.contains(at).then(|| u64::from(self.window) + (at.get() - self.span.base().get()))
+    }
+
+    /// All bytes of the sectors that `span` touches.
+    pub fn sectors(&self, span: Span<TruePhys>) -> Span<TruePhys> {
+        let base = self.span.base().get();
+        let offset = |at: TruePhys| at.get().saturating_sub(base);
+        let first = offset(span.base()) / self.sector * self.sector;
+        let end = offset(span.end()).div_ceil(self.sector).saturating_mul(self.sector);
+        Span::between(TruePhys(base + first), TruePhys(base.saturating_add(end)))
+    }
 }
 
 /// A serial port.
@@ -97,6 +138,8 @@ pub enum HardwareTree {
     Kernel(String),
     /// The emulator's own.
     Emulator,
+    /// A file of the user's own, by its path, instead of either.
+    Given(String),
 }
 
 /// A board, every value checked.
@@ -138,6 +181,8 @@ pub struct Board {
     pub hardware_tree: HardwareTree,
     /// Paths and aliases of devices that only the vendor's hardware tree has.
     pub vendor_devices: Vec<String>,
+    /// Those of them that read and write memory by themselves.
+    pub vendor_dma: Vec<String>,
     /// The devices of the hardware tree, where they are known.
     pub inventory: Option<Inventory>,
     /// Board that stands in for this one in the emulator; itself for the emulator's board.

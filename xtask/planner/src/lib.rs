@@ -2,13 +2,17 @@
 //!
 //! [`input`] parses boards, profiles and [`inventory`] into [`board`] and [`profile`]; [`place`] turns them into a
 //! [`plan::LoadPlan`], the one place where an address lives; [`rules`] judges it; [`render`], [`pack`]
-//! and [`map`] are its views as text, as bytes and for people; [`verify`] is the way back in. Every problem is a
-//! [`diag::Diagnostic`].
+//! and [`map`] are its views as text, as bytes and for people; [`verify`] is the way back in, [`diff`] compares what
+//! came out, and [`flash`] changes what lies in the NOR flash. Every problem is a [`diag::Diagnostic`].
 #![forbid(unsafe_code)]
 
 pub mod board;
 pub mod diag;
+pub mod diff;
+pub mod dts;
+pub mod flash;
 pub mod image;
+pub mod import;
 pub mod input;
 pub mod inventory;
 pub mod map;

@@ -250,7 +250,8 @@ impl<'p> MemoryMap<'p> {
 fn region(plan: &LoadPlan, claims: &[Claim], claim: &Claim) -> Region<TruePhys> {
     let (owner, kind) = match claim.subject {
         Subject::Loader(_) => (Owner::BootLoader, Kind::Loader),
-        Subject::Part(part) => (part_owner(plan, part), Kind::Part),
+        Subject::Reserved(_) => (Owner::Board, Kind::Flash),
+        Subject::Part(part) | Subject::Twin(part) => (part_owner(plan, part), Kind::Part),
         Subject::LowHypervisor | Subject::LowTree => (Owner::Hypervisor, Kind::Copy),
         Subject::Area(area) => (area_owner(plan, area), Kind::Area),
     };

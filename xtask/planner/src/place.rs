@@ -4,21 +4,19 @@
 //! the rules complain about it with both places named. Only a choice that cannot be made at all (no CPU
 //! left, no room left, an unknown artifact) is an error here.
 
+mod devices;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use citrine_core::capabilities::Capabilities;
 use citrine_formats::addr::{Address as _, Size, Span, TruePhys};
-use citrine_formats::manifest::Role;
+use citrine_formats::manifest::{Media, Role};
 
-use crate::board::{Board, HardwareTree};
+use crate::board::{Board, HardwareTree, NorSlots, Slots};
 use crate::diag::{Code, Diagnostic};
 use crate::image::ImageFacts;
 use crate::input::reader::nearest;
 use crate::input::{IMPOSSIBLE_VALUE, UNKNOWN_NAME};
-use crate::inventory::Found;
-use crate::plan::{
-    Area, AreaOwner, AssignedDevice, ChannelEnd, Decided, GuestImage, LoadPlan, Managed, Part, PartitionPlan,
-};
+use crate::plan::{Area, AreaOwner, ChannelEnd, Decided, GuestImage, LoadPlan, Managed, Part, PartitionPlan};
 use crate::profile::{ImageUse, Partition, Profile};
 use crate::units::CpuChoice;
 
@@ -26,6 +24,8 @@ use crate::units::CpuChoice;
 pub const NO_CPU_LEFT: Code = Code::new('P', 101);
 /// No gap of memory is large enough.
 pub const NO_ROOM: Code = Code::new('L', 105);
+/// The board's file does not say where parts lie in its flash.
+pub const NO_FLASH: Code = Code::new('N', 101);
 
 /// Room for an image beyond the first of its role, unless the profile gives a window.
 const EXTRA_WINDOW: u64 = 8 << 20;
@@ -35,15 +35,73 @@ const EXTRA_ALIGNMENT: u64 = 128 << 10;
 /// The artifacts that profiles may name, each with its role and, once it is built, its facts.
 pub type Artifacts = BTreeMap<String, (Role, Option<ImageFacts>)>;
 
-/// Places everything.
+/// Names of the parts that lie in the flash's second set of slots; all others lie in the first.
+pub type Second = BTreeSet<String>;
+
+/// Where the boot loader finds the parts.
+#[derive(Clone, Copy, Debug)]
+enum Medium<'a> {
+    Ram,
+    Nor(&'a NorSlots, &'a Second),
+}
+
+impl Medium<'_> {
+    /// The slots, the area that they lie in, and where in the board's file both stand.
+    fn slots(self, board: &Board) -> (Slots, Span<TruePhys>, &'static str, &'static str) {
+        match self {
+            Self::Ram => (board.slots, board.image_area, "slots", "image-area"),
+            Self::Nor(nor, _) => (nor.first, nor.area, "nor/slots", "nor/area"),
+        }
+    }
+
+    /// The parts that are not the same on every medium, since addresses stand in them.
+    const fn files(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Ram => ("hv.dtb", "boot.scr"),
+            Self::Nor(..) => ("hv-nor.dtb", "boot-nor.scr"),
+        }
+    }
+}
+
+/// Places everything, with the parts in RAM.
 ///
 /// # Errors
 /// All that could not be placed, in one go.
 pub fn place(board: &Board, profile: &Profile, artifacts: &Artifacts) -> Result<LoadPlan, Vec<Diagnostic>> {
+    place_on(board, profile, artifacts, Medium::Ram)
+}
+
+/// Places everything, with the parts in the NOR flash.
+///
+/// # Errors
+/// All that could not be placed, in one go; [`NO_FLASH`].
+pub fn place_in_flash(
+    board: &Board,
+    profile: &Profile,
+    artifacts: &Artifacts,
+    second: &Second,
+) -> Result<LoadPlan, Vec<Diagnostic>> {
+    let Some(slots) = board.nor.as_ref().and_then(|nor| nor.slots.as_ref()) else {
+        let message = format!("the board's file does not say where parts lie in the flash of {}", board.name);
+        return Err(vec![
+            Diagnostic::error(NO_FLASH, message)
+                .primary(board.places.label(if board.nor.is_some() { "nor" } else { "name" }, "this board"))
+                .help("give the bank an `area` and `slots` (docs/adding-a-board.md), or use `--media ram`"),
+        ]);
+    };
+    place_on(board, profile, artifacts, Medium::Nor(slots, second))
+}
+
+fn place_on(
+    board: &Board,
+    profile: &Profile,
+    artifacts: &Artifacts,
+    medium: Medium<'_>,
+) -> Result<LoadPlan, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
     let cpus = place_cpus(board, profile, &mut diagnostics);
     let areas = place_areas(board, profile, &mut diagnostics);
-    let parts = place_parts(board, profile, artifacts, &areas, &mut diagnostics);
+    let parts = place_parts(board, profile, artifacts, &areas, medium, &mut diagnostics);
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
@@ -67,14 +125,17 @@ pub fn place(board: &Board, profile: &Profile, artifacts: &Artifacts) -> Result<
             dtb: Span::new(partition.dtb_address, partition.dtb_size).expect("36-bit address and size"),
             console: partition.console,
             channels: channels(profile, &partition.name),
-            devices: devices(board, partition),
+            devices: devices::of_partition(board, partition),
+            portal_devices: devices::through_portals(board, partition),
+            dma: devices::dma(partition, &profile.shared),
             manages: managed(profile, &partition.manages),
             bootargs: partition.bootargs.clone(),
             fast_traps: partition.fast_traps,
+            dts: partition.dts.clone(),
         });
     }
-    let configuration = board.slots.configuration;
-    let mut hv_bootargs = format!("config-addr={:#x}", configuration.get());
+    let configuration = parts.iter().find(|part| part.role == Role::Configuration).map_or(0, |part| part.load.get());
+    let mut hv_bootargs = format!("config-addr={configuration:#x}");
     if !profile.hypervisor.bootargs.is_empty() {
         hv_bootargs = format!("{hv_bootargs} {}", profile.hypervisor.bootargs);
     }
@@ -84,13 +145,15 @@ pub fn place(board: &Board, profile: &Profile, artifacts: &Artifacts) -> Result<
         facts.extend(known.map(|known| (part.file.clone(), known)));
     }
     Ok(LoadPlan {
+        media: if matches!(medium, Medium::Ram) { Media::Ram } else { Media::Nor },
         board: board.clone(),
         profile: profile.clone(),
         areas,
         partitions,
+        own_devices: devices::of_hypervisor(board, profile),
         parts,
         hv_bootargs,
-        hypervisor: Capabilities::CITRINE,
+        hypervisor: profile.hypervisor.firmware.capabilities(),
         facts,
     })
 }
@@ -108,23 +171,6 @@ fn channels(profile: &Profile, partition: &str) -> Vec<ChannelEnd> {
         Some(ChannelEnd { node: format!("{}-channel", channel.name), peer })
     });
     ends.collect()
-}
-
-/// A partition's devices. A node of hv.dts has the name that the guest will see: the device's own, made unique.
-fn devices(board: &Board, partition: &Partition) -> Vec<AssignedDevice> {
-    let mut devices: Vec<AssignedDevice> = Vec::new();
-    for name in &partition.devices {
-        let (own, dma) = match board.inventory.as_ref().map(|inventory| inventory.find(name)) {
-            Some(Found::Device(device)) => (device.name(), device.dma),
-            // What only the vendor's tree has may well read and write memory.
-            _ => (name.rsplit('/').next().unwrap_or_default(), partition.dma.is_some()),
-        };
-        let (kind, address) = own.split_once('@').map_or((own, String::new()), |(kind, at)| (kind, format!("@{at}")));
-        let names = std::iter::once(own.to_owned()).chain((2..).map(|number| format!("{kind}-{number}{address}")));
-        let node = names.into_iter().find(|name| devices.iter().all(|other| other.node != *name)).unwrap_or_default();
-        devices.push(AssignedDevice { node, device: name.clone(), dma: dma && partition.dma.is_some() });
-    }
-    devices
 }
 
 /// The partitions of these names, which were looked for when the profile was read.
@@ -290,10 +336,12 @@ fn place_parts(
     profile: &Profile,
     artifacts: &Artifacts,
     areas: &[Area],
+    medium: Medium<'_>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Vec<Part> {
     let images = wanted_images(profile, artifacts, diagnostics);
-    let slots = &board.slots;
+    let (slots, image_area, key_of_slots, key_of_area) = medium.slots(board);
+    let (configuration, script) = medium.files();
     let fixed = |file: &str, role: Role, load: TruePhys, key: &str| Part {
         file: file.to_owned(),
         role,
@@ -301,17 +349,17 @@ fn place_parts(
         load,
         window: 0,
         window_decided: None,
-        decided: Decided::Board(format!("slots/{key}")),
+        decided: Decided::Board(format!("{key_of_slots}/{key}")),
     };
     let tree = match &board.hardware_tree {
         HardwareTree::Kernel(name) => format!("{}.dtb", name.rsplit('/').next().unwrap_or(name)),
-        HardwareTree::Emulator => format!("{}.dtb", board.name),
+        HardwareTree::Emulator | HardwareTree::Given(_) => format!("{}.dtb", board.name),
     };
     let mut parts = vec![
         fixed("hv.uImage", Role::Hypervisor, slots.hypervisor, "hypervisor"),
         fixed(&tree, Role::HardwareTree, slots.hardware_tree, "hardware-tree"),
-        fixed("hv.dtb", Role::Configuration, slots.configuration, "configuration"),
-        fixed("boot.scr", Role::Script, slots.script, "script"),
+        fixed(configuration, Role::Configuration, slots.configuration, "configuration"),
+        fixed(script, Role::Script, slots.script, "script"),
     ];
     let mut firsts = BTreeSet::new();
     let mut extras = Vec::new();
@@ -328,9 +376,10 @@ fn place_parts(
             load: slot,
             window: want.window.as_ref().map_or(0, |(window, _)| *window),
             window_decided: want.window.as_ref().map(|(_, path)| Decided::Profile(path.clone())),
-            decided: Decided::Board(format!("slots/{key}")),
+            decided: Decided::Board(format!("{key_of_slots}/{key}")),
         };
-        match &want.load {
+        // A profile's addresses are of memory.
+        match want.load.as_ref().filter(|_| matches!(medium, Medium::Ram)) {
             Some((load, path)) => {
                 part.load = *load;
                 part.decided = Decided::Profile(path.clone());
@@ -341,27 +390,38 @@ fn place_parts(
         }
     }
     // Further images go to the end of the image area, downwards, away from the growing first ones.
-    let mut top = board.image_area.end().get();
+    let mut top = image_area.end().get();
     for mut part in extras {
         let window = if part.window_decided.is_some() { part.window } else { EXTRA_WINDOW };
         top = top.saturating_sub(window) / EXTRA_ALIGNMENT * EXTRA_ALIGNMENT;
         part.load = TruePhys(top);
-        part.decided = Decided::Board("image-area".to_owned());
+        part.decided = Decided::Board(key_of_area.to_owned());
         parts.push(part);
     }
+    let mut edges: Vec<TruePhys> = match medium {
+        Medium::Ram => areas.iter().map(|area| area.span.base()).collect(),
+        Medium::Nor(..) => board.nor.iter().flat_map(|nor| &nor.reserved).map(|other| other.span.base()).collect(),
+    };
+    if matches!(medium, Medium::Ram) {
+        edges.extend(board.uboot.memory.iter().map(|memory| memory.span.base()));
+        edges.extend(board.ram.iter().map(Span::end));
+    }
+    edges.extend([image_area.base(), image_area.end()]);
+    close_windows(profile, edges, &mut parts);
+    // Both sets are alike, so windows are, too.
+    if let Medium::Nor(nor, second) = medium {
+        for part in parts.iter_mut().filter(|part| second.contains(&part.file)) {
+            part.load = TruePhys(part.load.get().saturating_add(nor.second));
+        }
+    }
     parts.sort_by(|a, b| (a.load, &a.file).cmp(&(b.load, &b.file)));
-    close_windows(board, profile, areas, &mut parts);
     parts
 }
 
-/// Ends every window that nobody declared where the next owner begins, in RAM or in a partition that uses the
-/// image: a part, an area, the boot loader, the guest tree; or where the image area or the memory ends.
-fn close_windows(board: &Board, profile: &Profile, areas: &[Area], parts: &mut [Part]) {
-    let mut edges: Vec<TruePhys> = parts.iter().map(|part| part.load).collect();
-    edges.extend(areas.iter().map(|area| area.span.base()));
-    edges.extend(board.uboot.memory.iter().map(|memory| memory.span.base()));
-    edges.extend(board.ram.iter().map(Span::end));
-    edges.extend([board.image_area.base(), board.image_area.end()]);
+/// Ends every window that nobody declared where the next owner begins, on the medium (a part, or one of `edges`:
+/// an area, the boot loader, the end of the image area or of the memory) or in a partition that uses the image.
+fn close_windows(profile: &Profile, mut edges: Vec<TruePhys>, parts: &mut [Part]) {
+    edges.extend(parts.iter().map(|part| part.load));
     for part in parts.iter_mut().filter(|part| part.window_decided.is_none()) {
         let end = edges.iter().copied().filter(|edge| *edge > part.load).min();
         // Behind all memory there is no edge; that the part cannot be there is another rule (L106).

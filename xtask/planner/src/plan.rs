@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use citrine_formats::addr::{GuestPhys, Span, TruePhys};
-use citrine_formats::manifest::Role;
+use citrine_formats::manifest::{Media, Role};
 
 use citrine_core::capabilities::Capabilities;
 
@@ -83,15 +83,74 @@ pub struct ChannelEnd {
     pub peer: usize,
 }
 
-/// A device that a partition is assigned.
+/// A device that somebody is assigned.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AssignedDevice {
     /// Name of its node, in the configuration tree and in the guest's.
     pub node: String,
     /// Path or alias in the hardware tree.
     pub device: String,
+    /// Where the profile asks for it.
+    pub path: String,
     /// Whether it gets the partition's DMA window.
     pub dma: bool,
+    /// Whether the partition goes without it where there is none.
+    pub optional: bool,
+    /// Whether the board's inventory has it.
+    pub known: bool,
+    /// The device of the same partition that takes its message-signalled interrupts.
+    pub msi: Option<String>,
+    /// For a portal of QMan, the window that its ring lies in.
+    pub stash: Option<RingWindow>,
+    /// The numbers that it is limited to.
+    pub numbers: Option<Numbers>,
+    /// What else stands in its node, as devicetree source.
+    pub dts: String,
+}
+
+/// The part of a QMan portal's registers that QMan itself writes: the ring of dequeued frames (P4080DPAARM,
+/// "Software Portals", DQRR).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RingWindow {
+    /// Name of the window's node.
+    pub node: String,
+    /// Where.
+    pub span: Span<GuestPhys>,
+}
+
+/// A limit on the numbers that a guest may use of a resource of the data path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Numbers {
+    /// The property that says it.
+    pub property: &'static str,
+    /// The first number.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// The window through which a partition's devices reach memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DmaPlan {
+    /// Name of its node.
+    pub node: String,
+    /// Size in bytes; it begins at guest-physical 0.
+    pub size: u64,
+    /// Number of equal slots, where it is divided.
+    pub slots: Option<u32>,
+    /// What lies in slots.
+    pub subwindows: Vec<SubWindow>,
+}
+
+/// A sub-window of a DMA window.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SubWindow {
+    /// What it leads to: `memory`, `msi`, or the name of shared memory.
+    pub reach: String,
+    /// Where.
+    pub span: Span<GuestPhys>,
+    /// Whether it leads to the register that takes message-signalled interrupts.
+    pub is_msi: bool,
 }
 
 /// A partition that another one may stop and start.
@@ -126,19 +185,44 @@ pub struct PartitionPlan {
     pub console: u32,
     /// Its ends of the byte channels to other partitions, in the profile's order.
     pub channels: Vec<ChannelEnd>,
-    /// Devices of the board, in the profile's order.
+    /// Devices of the board, in the profile's order; [`Self::assigned`] are those that the hypervisor will assign.
     pub devices: Vec<AssignedDevice>,
+    /// Devices that reach its memory through its portals.
+    pub portal_devices: Vec<AssignedDevice>,
+    /// The window of its devices, if they have one.
+    pub dma: Option<DmaPlan>,
     /// The partitions that it manages, in the order of its key.
     pub manages: Vec<Managed>,
     /// Kernel command line.
     pub bootargs: String,
     /// Whether the hypervisor takes short ways for what its guest does most.
     pub fast_traps: bool,
+    /// What else stands in its node, as devicetree source.
+    pub dts: String,
 }
 
-/// Where everything lies.
+impl PartitionPlan {
+    /// The devices that `hypervisor` will assign: optional ones only where both it and the board can.
+    pub fn assigned(&self, hypervisor: Capabilities) -> impl Iterator<Item = &AssignedDevice> {
+        self.devices.iter().filter(move |device| !device.optional || (hypervisor.devices && device.known))
+    }
+}
+
+/// What a guest calls itself: its label without what host names cannot have (`artifacts/rootfs/etc/init.d/rcS`).
+pub fn host_name(label: &str) -> String {
+    label.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).collect()
+}
+
+/// The prompt of the built root file system's shell on the console of the partition with this label.
+pub fn shell_prompt(label: &str) -> String {
+    format!("{}:/# ", host_name(label))
+}
+
+/// Where everything lies, when the boot loader finds the parts on one medium.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LoadPlan {
+    /// The medium.
+    pub media: Media,
     /// The board.
     pub board: Board,
     /// The profile.
@@ -147,6 +231,8 @@ pub struct LoadPlan {
     pub areas: Vec<Area>,
     /// Partitions, in the profile's order.
     pub partitions: Vec<PartitionPlan>,
+    /// Devices that the hypervisor has besides those of the board's file.
+    pub own_devices: Vec<AssignedDevice>,
     /// Parts that are loaded, by address.
     pub parts: Vec<Part>,
     /// The hypervisor's whole boot argument string.
@@ -206,6 +292,12 @@ impl LoadPlan {
     /// Real size of a part, once it is known.
     pub fn size_of(&self, part: &Part) -> Option<u64> {
         self.facts.get(&part.file).map(|facts| facts.size)
+    }
+
+    /// What U-Boot's commands call the place of a part: memory is mapped 1:1, flash through its window.
+    pub fn effective(&self, part: &Part) -> u64 {
+        let nor = self.board.nor.as_ref().filter(|_| self.media == Media::Nor);
+        nor.and_then(|nor| nor.effective(part.load)).unwrap_or(part.load.0)
     }
 
     /// Names of the partitions that start with `part`.

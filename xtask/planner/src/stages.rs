@@ -1,4 +1,4 @@
-//! Who owns which bytes of RAM at which boot stage: [`claims`], the model that overlap rules judge.
+//! Who owns which bytes of RAM, and of the flash if the parts lie there, at which boot stage: [`claims`], the model that overlap rules judge.
 //!
 //! The stages follow Topaz's boot sequence: U-Boot loads the parts; `bootm` copies the hypervisor to 0 and
 //! the hardware tree below its boot map; the hypervisor frees the other CPUs from U-Boot's spin loop; it
@@ -9,9 +9,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use citrine_formats::addr::{Span, TruePhys};
-use citrine_formats::manifest::Role;
+use citrine_formats::manifest::{Media, Role};
 
-use crate::board::Until;
+use crate::board::{Nor, NorSlots, Until};
 use crate::diag::Label;
 use crate::plan::{AreaOwner, Decided, LoadPlan};
 
@@ -67,8 +67,12 @@ impl fmt::Display for Stage {
 pub enum Subject {
     /// The board's boot loader memory with this index.
     Loader(usize),
+    /// The flash with this index that belongs to others.
+    Reserved(usize),
     /// The part with this index.
     Part(usize),
+    /// The flash in which the part with this index would lie in the other set of slots.
+    Twin(usize),
     /// The hypervisor where `bootm` copies it.
     LowHypervisor,
     /// The hardware tree where `bootm` copies it.
@@ -86,6 +90,8 @@ pub enum ClaimKind {
     Window,
     /// The boot loader's own memory.
     Loader,
+    /// Flash that belongs to others.
+    Reserved,
     /// A memory area of the configuration.
     Area,
 }
@@ -134,7 +140,12 @@ pub fn claims(plan: &LoadPlan) -> Vec<Claim> {
         });
     }
 
-    for (index, part) in plan.parts.iter().enumerate() {
+    let nor = plan.board.nor.as_ref().filter(|_| plan.media == Media::Nor);
+    if let Some((nor, slots)) = nor.and_then(|nor| Some((nor, nor.slots.as_ref()?))) {
+        in_flash(plan, nor, slots, &mut claims);
+    }
+    let loaded = plan.parts.iter().enumerate().filter(|_| plan.media == Media::Ram);
+    for (index, part) in loaded {
         let last = match part.role {
             Role::Script => Stage::Load,
             Role::Hypervisor | Role::HardwareTree => Stage::Bootm,
@@ -207,6 +218,50 @@ pub fn claims(plan: &LoadPlan) -> Vec<Claim> {
         });
     }
     claims
+}
+
+/// The flash: what belongs to others, and every part in both sets of slots, since the next change may need the other.
+/// It is erased by sectors, so a part owns all of its own.
+fn in_flash(plan: &LoadPlan, nor: &Nor, slots: &NorSlots, claims: &mut Vec<Claim>) {
+    for (index, other) in nor.reserved.iter().enumerate() {
+        claims.push(Claim {
+            owner: other.name.clone(),
+            subject: Subject::Reserved(index),
+            span: nor.sectors(other.span),
+            stages: Stage::Load..=Stage::Run,
+            kind: ClaimKind::Reserved,
+            label: plan.board.places.label(&format!("nor/reserved/{index}/base"), "flash that belongs to others"),
+        });
+    }
+    for (index, part) in plan.parts.iter().enumerate() {
+        let base = part.load.0;
+        let twin = if slots.area.contains(part.load) { base + slots.second } else { base.saturating_sub(slots.second) };
+        let places = [
+            (Subject::Part(index), base, part.file.clone()),
+            (Subject::Twin(index), twin, format!("the other slot of {}", part.file)),
+        ];
+        for (subject, base, owner) in places {
+            let mut claim = |kind, decided: &Decided, len, text: String| {
+                if let Ok(span) = Span::new(TruePhys(base), len) {
+                    let (span, stages) = (nor.sectors(span), Stage::Load..=Stage::Run);
+                    claims.push(Claim {
+                        owner: owner.clone(),
+                        subject,
+                        span,
+                        stages,
+                        kind,
+                        label: plan.label(decided, text),
+                    });
+                }
+            };
+            let len = plan.size_of(part).unwrap_or_else(|| part.window.min(UNKNOWN_SIZE));
+            claim(ClaimKind::Bytes, &part.decided, len, format!("{owner} is at {}", TruePhys(base)));
+            if part.window > len {
+                let decided = part.window_decided.as_ref().unwrap_or(&part.decided);
+                claim(ClaimKind::Window, decided, part.window, format!("{owner} may have {:#x} bytes", part.window));
+            }
+        }
+    }
 }
 
 /// The first stage at which both claims hold, if there is one.

@@ -7,17 +7,21 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 
 use citrine_core::capabilities::Capabilities;
-use citrine_formats::addr::{Address as _, GuestPhys, TruePhys};
+use citrine_core::rules::TREE;
+use citrine_formats::addr::{Address as _, GuestPhys, Span, TruePhys};
 use citrine_formats::manifest::Role;
 use citrine_formats::uimage::{Compression, Header, Kind};
-use citrine_planner::board::Board;
+use citrine_planner::board::{Board, Reserved};
 use citrine_planner::diag::{Diagnostic, Severity, has_errors};
 use citrine_planner::image::{ImageFacts, inspect};
 use citrine_planner::inventory::Inventory;
-use citrine_planner::place::{Artifacts, place};
+use citrine_planner::map::{self, MemoryMap};
+use citrine_planner::place::{Artifacts, Second, place, place_in_flash};
 use citrine_planner::plan::LoadPlan;
-use citrine_planner::profile::{Profile, SharedArea};
+use citrine_planner::profile::{DeviceUse, Dma, DmaWindow, Firmware, Profile, SharedArea};
+use citrine_planner::render::own::SET_TWICE;
 use citrine_planner::render::{Digests, Template, boot_cmd, hv_dts};
+use citrine_planner::stages::Stage;
 use citrine_planner::units::CpuChoice;
 use citrine_planner::{input, rules};
 use proptest::prelude::*;
@@ -91,34 +95,64 @@ fn accepted_is_accepted(plan: &LoadPlan) -> Vec<Diagnostic> {
     found
 }
 
-/// The whole planner on two texts; how far it came.
-fn run(board: &str, profile: &str, templates: &(String, String)) -> &'static str {
-    let (board, _) = input::board::parse("board.toml", board);
-    let (profile, _) = input::profile::parse("profile.toml", profile);
-    let (Some(board), Some(profile)) = (board, profile) else { return "refused" };
-    let Ok(plan) = place(&board, &profile, &common::artifacts()) else { return "not placed" };
-    accepted_is_accepted(&plan);
-    let _ = hv_dts(&plan, &Digests::new(), &Template { file: "hv.dts.j2", text: &templates.0 });
-    let _ = boot_cmd(&plan, &Template { file: "boot.cmd.j2", text: &templates.1 });
+/// The whole planner on the texts of a board, its inventory and a profile; how far it came.
+fn run([board, devices, profile]: &[String; 3], templates: &(String, String)) -> &'static str {
+    let (board, no_board) = input::board::parse("board.toml", board);
+    let (profile, no_profile) = input::profile::parse("profile.toml", profile);
+    assert!(board.is_some() || !no_board.is_empty(), "a board is refused without a word");
+    assert!(profile.is_some() || !no_profile.is_empty(), "a profile is refused without a word");
+    let (Some(mut board), Some(profile)) = (board, profile) else { return "refused" };
+    let found = input::inventory::attach(&mut board, "devices.toml", devices);
+    assert!(board.inventory.is_some() || !found.is_empty(), "an inventory is refused without a word");
+    let mut plan = match place(&board, &profile, &common::all_artifacts()) {
+        Ok(plan) => plan,
+        Err(found) => {
+            assert!(has_errors(&found));
+            return "not placed";
+        }
+    };
+    for hypervisor in [Capabilities::TOPAZ, Capabilities::CITRINE] {
+        plan.hypervisor = hypervisor;
+        accepted_is_accepted(&plan);
+    }
+    let map = MemoryMap::of(&plan);
+    let _ = (
+        map::table::render(&map, &Stage::ALL),
+        map::json::render(&map, &Stage::ALL),
+        map::svg::render(&map, &Stage::ALL),
+    );
+    let second = Second::from(["kernel.uImage".to_owned(), "boot-nor.scr".to_owned()]);
+    if let Ok(in_flash) = place_in_flash(&board, &profile, &common::all_artifacts(), &second) {
+        accepted_is_accepted(&in_flash);
+        boot_cmd(&in_flash, &Template { file: "boot.cmd.j2", text: &templates.1 }).expect("the template is right");
+    }
+    if let Err(error) = hv_dts(&plan, &Digests::new(), &Template { file: "hv.dts.j2", text: &templates.0 }) {
+        assert!([SET_TWICE, TREE].contains(&error.code), "the template is right: {error:?}");
+    }
+    boot_cmd(&plan, &Template { file: "boot.cmd.j2", text: &templates.1 }).expect("the template is right");
     "planned"
 }
 
 #[test]
 fn no_damage_to_the_shipped_files_panics() {
-    let board = common::read("boards/p4080ds.toml");
-    let profile = common::read("profiles/two-linux.toml");
+    let boards = ["p4080ds", "qemu-ppce500"].map(|name| {
+        [format!("boards/{name}.toml"), format!("boards/devices/{name}.toml")].map(|file| common::read(&file))
+    });
+    let profiles = common::profiles().map(|name| common::read(&format!("profiles/{name}.toml")));
     let templates = (common::read("templates/hv.dts.j2"), common::read("templates/boot.cmd.j2"));
     let seen = std::cell::RefCell::new(std::collections::BTreeMap::new());
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(3000));
-    let damages = proptest::collection::vec((any::<bool>(), damage()), 1..4);
+    // The inventory is long, and a board without one is judged all the same: it gets the fewest.
+    let target = prop_oneof![4 => Just(0usize), 1 => Just(1), 4 => Just(2)];
+    let damages = proptest::collection::vec((target, damage()), 1..4);
     runner
-        .run(&damages, |damages| {
-            let (mut board, mut profile) = (board.clone(), profile.clone());
-            for (to_board, damage) in &damages {
-                let text = if *to_board { &mut board } else { &mut profile };
-                *text = damaged(text, damage);
+        .run(&(0..boards.len(), 0..profiles.len(), damages), |(board, profile, damages)| {
+            let [board, devices] = boards[board].clone();
+            let mut texts = [board, devices, profiles[profile].clone()];
+            for (target, damage) in &damages {
+                texts[*target] = damaged(&texts[*target], damage);
             }
-            *seen.borrow_mut().entry(run(&board, &profile, &templates)).or_insert(0) += 1;
+            *seen.borrow_mut().entry(run(&texts, &templates)).or_insert(0) += 1;
             Ok(())
         })
         .unwrap_or_else(|error| panic!("{error}"));
@@ -180,7 +214,7 @@ impl System {
     fn devices(&mut self, first: &[&str], second: &[&str]) {
         self.hypervisor = Capabilities::TOPAZ;
         for (partition, devices) in self.profile.partitions.iter_mut().zip([first, second]) {
-            partition.devices = devices.iter().map(|&device| device.to_owned()).collect();
+            partition.devices = devices.iter().map(|&device| plain(device)).collect();
         }
     }
 
@@ -194,7 +228,11 @@ impl System {
     }
 
     fn says(&self, code: &str) -> bool {
-        let found = match place(&self.board, &self.profile, &self.artifacts) {
+        let placed = match code.starts_with('N') {
+            true => place_in_flash(&self.board, &self.profile, &self.artifacts, &Second::new()),
+            false => place(&self.board, &self.profile, &self.artifacts),
+        };
+        let found = match placed {
             Ok(mut plan) => {
                 plan.hypervisor = self.hypervisor;
                 plan.facts.extend(self.image.clone().map(|facts| ("hv.uImage".to_owned(), facts)));
@@ -204,6 +242,11 @@ impl System {
         };
         found.iter().any(|d| d.code.to_string() == code)
     }
+}
+
+/// A device of which no more is said.
+fn plain(device: &str) -> DeviceUse {
+    DeviceUse { device: device.to_owned(), node: None, msi: None, dma: None, dts: String::new() }
 }
 
 /// A way to break a rule, with a number that chooses among the ways.
@@ -304,6 +347,14 @@ const BREAKS: &[(&str, Break)] = &[
     ("U102", |s, n| {
         s.image = Some(ImageFacts { size: 4096, unpacked: 8192, memory: Some((4 << 20) + 1 + n % (1 << 30)) });
     }),
+    ("N102", |s, n| {
+        let nor = s.board.nor.as_mut().expect("the board has flash");
+        let slots = nor.slots.clone().expect("and slots in it");
+        let first = [slots.first.kernel, slots.first.script, slots.first.rootfs, slots.first.configuration];
+        let at = first[(n % 4) as usize].get() + (n / 4 % 2) * slots.second + n / 8 % nor.sector;
+        let span = Span::between(TruePhys(at), TruePhys(at + 1));
+        nor.reserved.push(Reserved { name: "others".to_owned(), span });
+    }),
     ("U103", |s, n| s.profile.partitions[0].kernel.load = Some(within(0x7fa0_0000, 0x5f_f000, n))),
     ("U104", |s, n| s.profile.partitions[0].kernel.load = Some(within(2 << 30, 1 << 30, n))),
     ("D101", |s, n| {
@@ -356,6 +407,23 @@ const BREAKS: &[(&str, Break)] = &[
     }),
     ("D111", |s, n| drop(s.board.hv_devices.remove((n % 2) as usize))),
     ("D113", |s, n| s.inventory().laws = Some((n % 5) as u32)),
+    ("D115", |s, n| s.profile.partitions[(n % 2) as usize].optional_devices = vec![plain("usb0")]),
+    ("D115", |s, _| {
+        s.profile.partitions[0].optional_devices = vec![plain("usb0"), plain("usb9")];
+        s.hypervisor = Capabilities::TOPAZ;
+    }),
+    ("D116", |s, n| {
+        let reach = ["memory", "msi", "mailbox"][..1 + (n % 3) as usize].iter().map(|&name| name.to_owned()).collect();
+        let (size, subwindows) =
+            [(3 << 30, 4), (4 << 30, 3), (4 << 30, 32), (4 << 30, 8), (1 << 29, 4)][(n % 5) as usize];
+        s.profile.partitions[0].dma = Some(Dma::Window(DmaWindow { size, subwindows, reach }));
+    }),
+    ("D117", |s, n| {
+        let first = (n % 1000) as u32;
+        s.profile.partitions[0].data_path.fqids = vec![(0, 10), (first + 20, first + 40)];
+        s.profile.partitions[1].data_path.fqids = vec![(first + 40, first + 50)];
+    }),
+    ("P105", |s, _| s.profile.hypervisor.firmware = Firmware::Freescale),
     ("D114", |s, n| s.profile.partitions[0].dtb_size = 4 + n % 2500),
 ];
 
@@ -415,7 +483,7 @@ fn every_way_to_break_a_rule_is_caught() {
             let mut system = good.clone();
             if *code == "L106" {
                 system.board.ram.truncate(1);
-                system.board.ram[0] = citrine_formats::addr::Span::between(TruePhys(0), TruePhys(2 << 30));
+                system.board.ram[0] = Span::between(TruePhys(0), TruePhys(2 << 30));
             }
             let before = system.says(code);
             break_it(&mut system, number);

@@ -32,15 +32,22 @@ fn quoted(message: &str) -> &str {
     message.split('`').nth(1).unwrap_or_default()
 }
 
+/// The schema of a table with keys of ours, alone or besides a short form.
+fn table_of(schema: &Value) -> Option<&Value> {
+    let forms = schema["oneOf"].as_array().map_or(std::slice::from_ref(schema), Vec::as_slice);
+    forms.iter().find(|form| form["type"] == "object" && form["additionalProperties"] == false)
+}
+
 /// The tables of a schema by the TOML header under which each is found.
 fn tables(schema: &Value, path: &str, list: bool, found: &mut BTreeMap<String, (bool, Value)>) {
     found.insert(path.to_owned(), (list, schema.clone()));
     for (key, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        if property["type"] == "object" {
-            tables(property, &path, false, found);
-        } else if property["items"]["type"] == "object" {
-            tables(&property["items"], &path, true, found);
+        let (own, items) = (table_of(property), table_of(&property["items"]));
+        if let Some(own) = own {
+            tables(own, &path, false, found);
+        } else if let Some(items) = items {
+            tables(items, &path, true, found);
         }
     }
 }
@@ -131,7 +138,14 @@ fn violations(schema: &Value, value: &Value, path: &str) -> Vec<String> {
             other => panic!("the schema uses `{other}`, which this test does not know"),
         }
     }
+    if schema.get("oneOf").is_some() {
+        return wrong;
+    }
     for (key, value) in value.as_object().into_iter().flatten() {
+        if schema["additionalProperties"].is_object() {
+            wrong.extend(violations(&schema["additionalProperties"], value, &format!("{path}/{key}")));
+            continue;
+        }
         match schema["properties"].get(key) {
             Some(schema) => wrong.extend(violations(schema, value, &format!("{path}/{key}"))),
             None => wrong.push(format!("{path}: unknown key {key}")),

@@ -6,6 +6,7 @@ mod common;
 use citrine_formats::hvconfig::Digest;
 use citrine_formats::manifest::{Role, Sha256};
 use citrine_planner::board::Board;
+use citrine_planner::diag::Severity;
 use citrine_planner::place::place;
 use citrine_planner::plan::LoadPlan;
 use citrine_planner::profile::Profile;
@@ -17,7 +18,7 @@ use common::{artifacts, board, profile, read};
 fn plan(board: &Board, profile: &Profile) -> LoadPlan {
     let plan = place(board, profile, &artifacts()).unwrap_or_else(|d| panic!("{d:#?}"));
     let found = rules::check(&plan);
-    assert!(found.is_empty(), "{found:#?}");
+    assert!(found.iter().all(|said| said.severity == Severity::Notice), "{found:#?}");
     plan
 }
 

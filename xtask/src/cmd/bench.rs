@@ -10,7 +10,7 @@ use serde_json::json;
 use super::perf::failed;
 use crate::bench::{self, Counts, RAM_MIB, images};
 use crate::bundle::out_dir;
-use crate::cli::{Bench, BundleArgs, Making, Overrides, Target};
+use crate::cli::{Bench, BundleArgs, Making, Media, Overrides, Target};
 use crate::cmd::bundle::build;
 use crate::output::cannot_write;
 use crate::project::Project;
@@ -120,9 +120,9 @@ pub fn run(args: &Bench, ui: &Ui) -> CmdResult {
 /// A bundle that is up to date, of the profile in a file of the project.
 fn bundle(project: &Project, profile: &str, overrides: Overrides, args: &Bench, ui: &Ui) -> Result<PathBuf, Failure> {
     let profile = project.root().join(profile).display().to_string();
-    let target = Target { board: BOARD.to_owned(), profile };
+    let target = Target { board: BOARD.to_owned(), profile, hw_dtb: None };
     let making = Making { overrides, setup: args.setup.clone(), ..Making::default() };
-    let args = BundleArgs { target, making };
+    let args = BundleArgs { target, making, media: Media::Ram, installed: None };
     Ok(build(project, &args, &[Need::Bundle, Need::Sources, Need::Qemu, Need::Test], ui)?.published.tar)
 }
 

@@ -1,6 +1,7 @@
 //! `bundle`: the main job, and what it says about it.
 
 use citrine_formats::addr::Size;
+use citrine_planner::flash::{Action, FlashPlan, Step};
 use citrine_planner::map::{MemoryMap, headroom};
 use serde_json::json;
 
@@ -10,6 +11,7 @@ use crate::build::lock::Lock;
 use crate::bundle::{Bundle, bring_up_to_date};
 use crate::cache::Cache;
 use crate::cli::BundleArgs;
+use crate::nor::steps_text;
 use crate::progress::watch_signals;
 use crate::project::Project;
 use crate::report::{CmdResult, Failure, Ui};
@@ -32,7 +34,7 @@ pub fn build(project: &Project, args: &BundleArgs, needs: &[Need], ui: &Ui) -> R
     watch_signals()?;
     let progress = ui.progress();
     let lock = Lock::read(project.root())?;
-    let (_, profile) = project.target(&args.target.board, &args.target.profile, ui)?;
+    let (_, profile) = project.target_of(&args.target, ui)?;
     let sources = needs_sources(&profile, &args.making.overrides).then_some(Need::Sources);
     let needs: Vec<Need> = needs.iter().copied().chain(sources).collect();
     ensure(&needs, args.making.setup.yes, &lock, &progress)?;
@@ -50,18 +52,47 @@ fn to_json(bundle: &Bundle) -> serde_json::Value {
         "unchanged": bundle.unchanged,
         "tar": bundle.published.tar.display().to_string(),
         "directory": bundle.published.dir.display().to_string(),
+        "ram_image": bundle.ram_image.map(|size| json!({
+            "file": bundle.published.ram.display().to_string(),
+            "load": bundle.plan.board.image_area.base(),
+            "size": size,
+        })),
         "parts": bundle.manifest.parts,
+        "flash": bundle.flash.as_ref().map(|(steps, image)| json!({
+            "image": image.display().to_string(),
+            "steps": steps.steps.iter().map(|step| step_json(steps, step)).collect::<Vec<_>>(),
+        })),
         "stages": bundle.stages.iter().map(|(name, how)| json!({ "part": name, "how": how.as_str() })).collect::<Vec<_>>(),
+    })
+}
+
+/// A step of the flash plan; without a part it only erases.
+fn step_json(plan: &FlashPlan, step: &Step) -> serde_json::Value {
+    let (part, from, len) = match step.action {
+        Action::Write { part, from, len } => (plan.parts.get(part).map(|part| part.name.as_str()), from, len),
+        Action::Erase => (None, 0, 0),
+    };
+    json!({
+        "address": step.sectors.base().0,
+        "size": step.sectors.len(),
+        "part": part,
+        "from": from,
+        "bytes": len,
     })
 }
 
 /// What was done per part, sizes, headroom, and where the bundle is.
 fn summary(bundle: &Bundle) -> String {
     let map = MemoryMap::of(&bundle.plan);
+    let shown = |path: &std::path::Path| {
+        let here = std::env::current_dir().unwrap_or_default();
+        path.strip_prefix(&here).unwrap_or(path).display().to_string()
+    };
     let mut text = format!("{} for {}\n", bundle.manifest.profile, bundle.manifest.board);
     for part in &bundle.manifest.parts {
         let how = bundle.stages.iter().find(|(name, _)| *name == part.name).map_or("", |(_, how)| how.as_str());
-        let place = part.slots.first().map_or(String::new(), |slot| format!("at {}", slot.load));
+        let slot = part.slot(bundle.plan.media).or(part.slots.first());
+        let place = slot.map_or(String::new(), |slot| format!("at {}", slot.load));
         text.push_str(&format!(
             "  {:16} {:>9}  {place:14} {how:7}{}\n",
             part.name,
@@ -69,15 +100,19 @@ fn summary(bundle: &Bundle) -> String {
             headroom(&map, &part.name).unwrap_or_default()
         ));
     }
+    if let Some((steps, image)) = &bundle.flash {
+        text.push_str(&steps_text(steps));
+        text.push_str(&format!("flash image: {}\n", shown(image)));
+    }
     let state = if bundle.unchanged { "unchanged" } else { "written" };
     text.push_str(&format!("identity {}\n", bundle.identity));
     if bundle.new_key {
         text.push_str("signed with a development key that was made for this machine just now\n");
     }
-    let shown = |path: &std::path::Path| {
-        let here = std::env::current_dir().unwrap_or_default();
-        path.strip_prefix(&here).unwrap_or(path).display().to_string()
-    };
     text.push_str(&format!("{state}: {} and {}/\n", shown(&bundle.published.tar), shown(&bundle.published.dir)));
+    if let Some(size) = bundle.ram_image {
+        let (file, base) = (shown(&bundle.published.ram), bundle.plan.board.image_area.base());
+        text.push_str(&format!("RAM image for {base}: {file}, {}\n", Size(size)));
+    }
     text
 }

@@ -1,34 +1,28 @@
 //! `check`: find every mistake without building anything.
 
 use citrine_formats::addr::Size;
-use citrine_planner::diag::has_errors;
+use citrine_planner::diag::{Diagnostic, Severity, has_errors};
 use citrine_planner::map::{MemoryMap, headroom};
 use citrine_planner::plan::LoadPlan;
+use citrine_planner::render::{Digests, has_own_source, hv_dts};
 use citrine_planner::{place, rules};
 use serde_json::json;
 
 use crate::artifacts;
 use crate::cli::Check;
-use crate::project::Project;
-use crate::report::{CmdResult, Ui};
+use crate::project::{Project, template};
+use crate::report::{CmdResult, Failure, Ui};
 
 /// Runs `check`.
 pub fn run(args: &Check, ui: &Ui) -> CmdResult {
-    let project = Project::find()?;
-    let (board, profile) = project.target(&args.target.board, &args.target.profile, ui)?;
-    let mut plan = place::place(&board, &profile, &artifacts::cached(&project, &board))?;
-    plan.hypervisor = artifacts::chosen(args.hypervisor.as_deref())?;
-    let found = rules::check(&plan);
-    if has_errors(&found) {
-        return Err(found.into());
-    }
+    let (plan, found) = judge(&Project::find()?, args, ui)?;
     ui.diagnostics(&found);
     if ui.is_json() {
         ui.object(&json!({
             "type": "check",
-            "board": board.name,
-            "profile": profile.name,
-            "warnings": found.len(),
+            "board": plan.board.name,
+            "profile": plan.profile.name,
+            "warnings": warnings(&found),
             "parts": plan.parts.iter().map(|part| json!({
                 "name": part.file,
                 "load": part.load,
@@ -37,15 +31,35 @@ pub fn run(args: &Check, ui: &Ui) -> CmdResult {
             })).collect::<Vec<_>>(),
         }));
     } else {
-        ui.product(&summary(&plan, found.len()));
+        ui.product(&summary(&plan, &found));
     }
     Ok(())
 }
 
+/// The whole work without its report: the plan, and what is to be said of it besides.
+///
+/// # Errors
+/// Every mistake that stops a bundle.
+pub fn judge(project: &Project, args: &Check, ui: &Ui) -> Result<(LoadPlan, Vec<Diagnostic>), Failure> {
+    let (board, profile) = project.target_of(&args.target, ui)?;
+    let mut plan = place::place(&board, &profile, &artifacts::cached(project, &board, Some(&profile)))?;
+    plan.hypervisor = artifacts::chosen(args.hypervisor.as_deref())?.unwrap_or(plan.hypervisor);
+    let mut found = rules::check(&plan);
+    if has_own_source(&plan) {
+        let shape = project.template("hv.dts.j2", ui)?;
+        found.extend(hv_dts(&plan, &Digests::new(), &template(&shape)).err().map(|error| *error));
+    }
+    if has_errors(&found) { Err(found.into()) } else { Ok((plan, found)) }
+}
+
+fn warnings(found: &[Diagnostic]) -> usize {
+    found.iter().filter(|diagnostic| diagnostic.severity == Severity::Warning).count()
+}
+
 /// What a person wants to know of a good layout.
-pub(crate) fn summary(plan: &LoadPlan, warnings: usize) -> String {
+pub(crate) fn summary(plan: &LoadPlan, found: &[Diagnostic]) -> String {
     let mut text = format!("{} fits {}", plan.profile.name, plan.board.name);
-    match warnings {
+    match warnings(found) {
         0 => {}
         1 => text.push_str(", with 1 warning"),
         n => text.push_str(&format!(", with {n} warnings")),

@@ -1,5 +1,7 @@
 //! `guest-tree`: print the device tree that a guest will be given.
 
+use std::path::Path;
+
 use citrine_planner::board::{Board, HardwareTree};
 use citrine_planner::diag::{Diagnostic, has_errors};
 use citrine_planner::input::UNKNOWN_NAME;
@@ -18,7 +20,7 @@ use crate::dtc;
 use crate::emulator;
 use crate::guest_tree::{Trees, flatten};
 use crate::progress::watch_signals;
-use crate::project::Project;
+use crate::project::{Project, read_bytes};
 use crate::report::{CmdResult, Failure, Ui};
 use crate::setup::{Need, ensure};
 use crate::smoke::stand_in::machine;
@@ -26,8 +28,8 @@ use crate::smoke::stand_in::machine;
 /// Runs `guest-tree`.
 pub fn run(args: &GuestTree, ui: &Ui) -> CmdResult {
     let project = Project::find()?;
-    let (board, profile) = project.target(&args.target.board, &args.target.profile, ui)?;
-    let plan = place::place(&board, &profile, &artifacts::cached(&project, &board))?;
+    let (board, profile) = project.target_of(&args.target, ui)?;
+    let plan = place::place(&board, &profile, &artifacts::cached(&project, &board, Some(&profile)))?;
     let found = rules::check(&plan);
     if has_errors(&found) {
         return Err(found.into());
@@ -58,7 +60,7 @@ fn partition(plan: &LoadPlan, wanted: &str) -> Result<usize, Failure> {
     })
 }
 
-/// The board's hardware tree and its name: the emulator's, or the one that the kernel's sources have.
+/// The board's hardware tree and its name: the user's, the emulator's, or the one that the kernel's sources have.
 fn hardware(project: &Project, board: &Board, args: &GuestTree, ui: &Ui) -> Result<(String, Vec<u8>), Failure> {
     watch_signals()?;
     let progress = ui.progress();
@@ -66,6 +68,9 @@ fn hardware(project: &Project, board: &Board, args: &GuestTree, ui: &Ui) -> Resu
     if board.hardware_tree == HardwareTree::Emulator {
         ensure(&[Need::Qemu], args.setup.yes, &lock, &progress)?;
         return Ok(("QEMU's tree".to_owned(), emulator::tree::hardware_tree(&machine(board)?)?));
+    }
+    if let HardwareTree::Given(file) = &board.hardware_tree {
+        return Ok((file.clone(), read_bytes(Path::new(file))?));
     }
     ensure(&[Need::Bundle], args.setup.yes, &lock, &progress)?;
     let cache = Cache::open(Cache::default_root()?, args.offline)?;

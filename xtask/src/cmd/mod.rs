@@ -4,16 +4,22 @@ mod bench;
 pub mod bundle;
 mod cache;
 pub mod check;
+mod check_time;
+mod console;
 mod coverage;
+mod diff;
 mod explain;
 mod fuzz;
 mod guest_tree;
+mod import;
 mod inner_loop;
+pub mod labgrid;
 mod lock;
 pub mod perf;
 mod plan;
 pub mod qemu;
 mod render;
+mod serve;
 mod test;
 pub mod verify;
 
@@ -27,12 +33,17 @@ pub fn run(command: Command, ui: &Ui) -> CmdResult {
         Command::Check(args) => check::run(&args, ui),
         Command::Plan(args) => plan::run(&args, ui),
         Command::Render(args) => render::run(&args, ui),
+        Command::Import(args) => import::run(&args, ui),
         Command::GuestTree(args) => guest_tree::run(&args, ui),
+        Command::Diff(args) => diff::run(&args, ui),
         Command::Verify(args) => verify::run(&args, ui),
         Command::Bench(args) => bench::run(&args, ui),
         Command::Perf(args) => perf::run(&args, ui),
         Command::Explain(args) => explain::run(&args, ui),
         Command::Qemu(args) => qemu::run(&args, ui),
+        Command::Serve(args) => serve::run(&args, ui),
+        Command::Labgrid(args) => labgrid::run(&args, ui),
+        Command::Console(args) => console::run(&args, ui),
         Command::Lock(args) => lock::run(&args, ui),
         Command::Cache(args) => cache::run(&args, ui),
         Command::Test(args) => test::run(&args, ui),

@@ -2,7 +2,8 @@
 //!
 //! The inputs are those of a P4080 with two Linux partitions, made from a seed; the script is
 //! `tests/perf/shell.sh`. Both sides are whole processes and run in turn, so that a busy machine hurts both.
-//! Only ratios mean the same tomorrow; [`inner_loop`] adds the times of the two commands that people repeat.
+//! Only ratios mean the same tomorrow; [`check_time`] adds how long a check takes in the process, and [`inner_loop`]
+//! the times of the two commands that people repeat.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,7 +18,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::cli::Perf;
-use crate::cmd::inner_loop;
+use crate::cmd::{check_time, inner_loop};
 use crate::output::cannot_write;
 use crate::project::Project;
 use crate::report::{CmdResult, Ui};
@@ -37,6 +38,7 @@ const NAME: &str = "perf-two-linux";
 struct Baseline {
     pack: f64,
     verify: f64,
+    check: f64,
 }
 
 /// Runs `perf`.
@@ -49,7 +51,7 @@ pub fn run(args: &Perf, ui: &Ui) -> CmdResult {
     let baseline = std::fs::read_to_string(perf.join("baseline.toml"))
         .ok()
         .and_then(|text| toml::from_str::<Baseline>(&text).ok())
-        .ok_or_else(|| failed("reading tests/perf/baseline.toml", "it is not two ratios"))?;
+        .ok_or_else(|| failed("reading tests/perf/baseline.toml", "it is not three ratios"))?;
     let dir = tempfile::Builder::new()
         .prefix("citrine-perf-")
         .tempdir()
@@ -88,6 +90,8 @@ pub fn run(args: &Perf, ui: &Ui) -> CmdResult {
             ));
         }
     }
+    ui.say(&format!("measuring check, {} times", args.runs));
+    check_time::measure(&project, args.runs, baseline.check, ui)?;
     ui.say(&format!("measuring the inner loop, {} times", args.runs));
     Ok(inner_loop::measure(&project, args.runs, ui)?)
 }
@@ -213,6 +217,6 @@ fn pack(dir: &Path) -> diag::Result<()> {
     };
     let bundle = assemble(subject, parts)?;
     let signatures = pack::sign(&bundle, &[key]).map_err(|error| failed("the key", &error.to_string()))?;
-    output::publish(&dir.join("out"), NAME, &bundle, &signatures)?;
+    output::publish(&dir.join("out"), NAME, &bundle, &signatures, None)?;
     Ok(())
 }

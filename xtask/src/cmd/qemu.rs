@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 
 use crate::build::lock::Lock;
 use crate::bundle::out_dir;
-use crate::cli::{BundleArgs, Qemu, Target};
+use crate::cli::{BundleArgs, Media, Medium, Qemu, Target};
 use crate::cmd::bundle::build;
 use crate::emulator::terminal::attach;
 use crate::emulator::{Boot, Outcome, Progress as Event, Session, Source};
@@ -16,7 +16,7 @@ use crate::progress::watch_signals;
 use crate::project::Project;
 use crate::report::{CmdResult, Failure, Ui};
 use crate::setup::{Need, ensure};
-use crate::smoke::boot::{Expected, Reported, expected, prepared, start};
+use crate::smoke::boot::{Expected, Reported, expected, prepared_by, start};
 use crate::smoke::bundle::Parts;
 use crate::smoke::script::{self, Live};
 use crate::smoke::stand_in::{Hardware, prepare};
@@ -30,14 +30,19 @@ pub fn run(args: &Qemu, ui: &Ui) -> CmdResult {
     let manifest = &parts.verified.manifest;
     let name = format!("{}-{}", manifest.board, manifest.profile);
     let transcript = args.transcript.clone().unwrap_or_else(|| out_dir(&project).join(format!("{name}.qemu.log")));
-    let hardware = Hardware { cpu: args.cpu.clone(), ram_mib: args.memory, ..Hardware::default() };
+    let hardware = Hardware {
+        cpu: args.cpu.clone(),
+        ram_mib: args.memory,
+        flash: args.media == Medium::Nor,
+        ..Hardware::default()
+    };
     let stand_in = prepare(&project, &parts, &hardware, ui)?;
     for substitute in &stand_in.substitutes {
         ui.say(&format!("substituted {}", substitute.note));
     }
     let system = System::of(manifest, &stand_in.plan);
     let dir = tempfile::tempdir().map_err(|error| cannot_write(&std::env::temp_dir(), &error))?;
-    let boot = prepared(&parts, &stand_in, &transcript, dir.path())?;
+    let boot = prepared_by(args.load, &parts, &stand_in, &transcript, dir.path())?;
     if let Some(console) = &args.console {
         let source = system.console(console)?;
         ui.say(&format!("console {console}: Ctrl-A x leaves; transcripts: {} and beside it", transcript.display()));
@@ -59,9 +64,16 @@ fn bundle(project: &Project, args: &Qemu, ui: &Ui) -> Result<PathBuf, Failure> {
         return Ok(file.clone());
     }
     // The command line's own rules: without a bundle both are there.
-    let target =
-        Target { board: args.board.clone().unwrap_or_default(), profile: args.profile.clone().unwrap_or_default() };
-    let args = BundleArgs { target, making: args.making.clone() };
+    let target = Target {
+        board: args.board.clone().unwrap_or_default(),
+        profile: args.profile.clone().unwrap_or_default(),
+        hw_dtb: None,
+    };
+    let media = match args.media {
+        Medium::Ram => Media::Ram,
+        Medium::Nor => Media::All,
+    };
+    let args = BundleArgs { target, making: args.making.clone(), media, installed: None };
     Ok(build(project, &args, &[Need::Bundle, Need::Qemu], ui)?.published.tar)
 }
 

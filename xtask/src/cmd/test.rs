@@ -14,6 +14,8 @@ use crate::report::{CmdResult, Failure, Ui};
 use crate::setup::{Need, ensure};
 use crate::tools::FAILED;
 
+/// The feature that holds what `--full` adds.
+const LONG: &str = "xtask/long-proofs";
 /// The firmware has no tests of its own and compiles only for its own target.
 const HOST: [&str; 3] = ["--workspace", "--exclude", "citrine-firmware"];
 /// Inputs that fuzzing tries of each target: half a minute.
@@ -23,13 +25,18 @@ const FUZZ_RUNS: u32 = 20_000;
 pub fn run(args: &Test, ui: &Ui) -> CmdResult {
     let project = Project::find()?;
     let lock = Lock::read(project.root())?;
-    let needs = [Need::Bundle, Need::Sources, Need::Qemu, Need::Test, Need::Fuzz];
-    // Only the long proofs are fuzzing.
+    let needs = [Need::Bundle, Need::Sources, Need::Qemu, Need::Test, Need::Fuzz, Need::Proofs];
+    // Only the long proofs need the last two.
     let needs = if args.full { &needs[..] } else { &needs[..4] };
     ensure(needs, args.setup.yes, &lock, &ui.progress())?;
     let mut steps: Vec<(&str, Vec<&str>)> = vec![
         ("format", vec!["fmt", "--all", "--check"]),
-        ("lints", [&["clippy", "--locked", "--all-targets"][..], &HOST, &["--", "-D", "warnings"]].concat()),
+        // The long proofs must at least compile: nobody waits for them at every change.
+        (
+            "lints",
+            [&["clippy", "--locked", "--all-targets", "--features", LONG][..], &HOST, &["--", "-D", "warnings"]]
+                .concat(),
+        ),
         (
             "lints of the firmware",
             vec![
@@ -79,6 +86,7 @@ pub fn run(args: &Test, ui: &Ui) -> CmdResult {
                 "--",
                 "smoke::tests::beside_linux",
                 "smoke::tests::high_memory",
+                "smoke::tests::labgrid",
                 "--test-threads=1",
                 "--nocapture",
             ],

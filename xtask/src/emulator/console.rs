@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::marker::{Marker, UBOOT_BANNER};
+pub use crate::console::tail::{Tail, harmless};
 
 /// UARTs of the machine.
 pub const UARTS: u8 = 2;
@@ -60,48 +61,6 @@ pub fn reader(uart: u8, mut socket: UnixStream, started: Instant, chunks: SyncSe
             }
         }
     })
-}
-
-/// The newest bytes of something endless.
-#[derive(Clone, Debug)]
-pub struct Tail {
-    kept: VecDeque<u8>,
-    limit: usize,
-}
-
-impl Tail {
-    /// Keeps `limit` bytes.
-    pub fn new(limit: usize) -> Self {
-        Self { kept: VecDeque::new(), limit }
-    }
-
-    /// Adds bytes and forgets the oldest.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.kept.extend(bytes);
-        let excess = self.kept.len().saturating_sub(self.limit);
-        self.kept.drain(..excess);
-    }
-
-    /// As text that is harmless to show.
-    pub fn text(&self) -> String {
-        let bytes: Vec<u8> = self.kept.iter().copied().collect();
-        harmless(&bytes)
-    }
-}
-
-/// Text that cannot drive a terminal: control characters and those that reorder text become U+FFFD, except
-/// for line feed and tab; carriage returns and backspaces vanish.
-pub fn harmless(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes)
-        .chars()
-        .filter(|c| !matches!(c, '\r' | '\u{8}'))
-        .map(|c| match c {
-            '\n' | '\t' => c,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-            c if c.is_control() => '\u{fffd}',
-            c => c,
-        })
-        .collect()
 }
 
 /// The bytes of one source: those in which markers are still to be found, and the line that is growing.

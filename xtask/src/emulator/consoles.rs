@@ -7,18 +7,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use citrine_formats::mux::{Decoder, Encoder, Event, RESET_REQUEST};
 use citrine_planner::diag::Result;
 
 use super::console::{Chunk, Found, Source, Stream, UARTS, harmless};
 use super::marker::Marker;
 use super::session::Progress;
 use super::transcript::Transcript;
+use crate::console::framing::Framing;
 
 /// Lines of the consoles that a failure shows.
 const LINES_SHOWN: usize = 20;
-/// No program prints this without a multiplexer.
-const ESCAPE: u8 = RESET_REQUEST[0];
 
 /// The channels of a multiplexer on UART 0.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,20 +31,12 @@ pub struct Channels {
 #[derive(Debug)]
 pub struct Consoles {
     streams: BTreeMap<Source, Stream>,
-    mux: Option<Mux>,
+    /// UART 0's, if it has one, and the channel of everything before the first selection.
+    mux: Option<(u8, Framing)>,
     names: BTreeMap<Source, String>,
     /// What was shown last.
     lines: VecDeque<String>,
     transcript: Transcript,
-}
-
-#[derive(Debug)]
-struct Mux {
-    first: u8,
-    decoder: Decoder,
-    encoder: Encoder,
-    /// The other end has sent an escape: it multiplexes.
-    speaks: bool,
 }
 
 impl Consoles {
@@ -64,12 +54,7 @@ impl Consoles {
             framed.map(|(channel, name)| (Source::Channel(*channel), name.clone())).collect();
         let plain = if channels.is_some() { 1..UARTS } else { 0..UARTS };
         names.extend(plain.map(|uart| (Source::Uart(uart), format!("uart{uart}"))));
-        let mux = channels.map(|channels| Mux {
-            first: channels.first,
-            decoder: Decoder::new(channels.first),
-            encoder: Encoder::new(),
-            speaks: false,
-        });
+        let mux = channels.map(|channels| (channels.first, Framing::new(channels.first)));
         Ok(Self {
             streams: BTreeMap::new(),
             mux,
@@ -84,23 +69,10 @@ impl Consoles {
     /// # Errors
     /// [`super::FILE`] when the transcript cannot be written.
     pub fn accept(&mut self, chunk: &Chunk, show: &mut dyn FnMut(Progress<'_>)) -> Result<()> {
-        let Some(mux) = self.mux.as_mut().filter(|_| chunk.uart == 0) else {
+        let Some((_, framing)) = self.mux.as_mut().filter(|_| chunk.uart == 0) else {
             return self.feed(Source::Uart(chunk.uart), chunk.at, &chunk.bytes, show);
         };
-        // Neighbouring bytes of a channel are fed at once.
-        let mut runs: Vec<(u8, Vec<u8>)> = Vec::new();
-        for &byte in &chunk.bytes {
-            mux.speaks |= byte == ESCAPE;
-            match mux.decoder.push(byte) {
-                Some(Event::Data { channel, byte }) => match runs.last_mut() {
-                    Some((current, bytes)) if *current == channel => bytes.push(byte),
-                    _ => runs.push((channel, vec![byte])),
-                },
-                Some(Event::Reset) => mux.encoder.forget(),
-                // An escape that means nothing is dropped, as every receiver does.
-                Some(Event::Error(_)) | None => {}
-            }
-        }
+        let runs = framing.receive(&chunk.bytes);
         runs.into_iter().try_for_each(|(channel, bytes)| self.feed(Source::Channel(channel), chunk.at, &bytes, show))
     }
 
@@ -128,11 +100,11 @@ impl Consoles {
             (Source::Uart(uart), _) => Ok((uart, bytes.to_vec())),
             (Source::Channel(_), None) => Err("UART 0 carries no multiplexer"),
             // U-Boot knows nothing of frames.
-            (Source::Channel(channel), Some(mux)) if !mux.speaks && channel == mux.first => Ok((0, bytes.to_vec())),
-            (Source::Channel(_), Some(mux)) if !mux.speaks => Err("nothing multiplexes UART 0 yet"),
-            (Source::Channel(channel), Some(mux)) => {
-                Ok((0, bytes.iter().flat_map(|&byte| mux.encoder.encode(channel, byte)).collect()))
+            (Source::Channel(channel), Some((first, framing))) if !framing.has_escaped() && channel == *first => {
+                Ok((0, bytes.to_vec()))
             }
+            (Source::Channel(_), Some((_, framing))) if !framing.has_escaped() => Err("nothing multiplexes UART 0 yet"),
+            (Source::Channel(channel), Some((_, framing))) => Ok((0, framing.frame(channel, bytes))),
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Machine {
     pub flash: Option<PathBuf>,
     /// Directory that U-Boot's `tftp` sees on 10.0.2.2 through an Ethernet controller.
     pub tftp: Option<PathBuf>,
+    /// Whether U-Boot reaches this machine itself through that controller, by way of 10.0.2.2, when it sees no directory.
+    pub host: bool,
     /// Whether time is counted in instructions: one is a nanosecond, on one thread, and sleeping takes no time. Two
     /// runs of the same bytes are then the same.
     pub counts: bool,
@@ -40,7 +42,7 @@ impl Machine {
     /// A machine from Debian's packages, without flash and network.
     pub fn new(cpu: impl Into<String>, cpus: u32, ram_mib: u32) -> Self {
         let (qemu, firmware) = (QEMU.into(), UBOOT.into());
-        Self { qemu, firmware, cpu: cpu.into(), cpus, ram_mib, flash: None, tftp: None, counts: false }
+        Self { qemu, firmware, cpu: cpu.into(), cpus, ram_mib, flash: None, tftp: None, host: false, counts: false }
     }
 
     /// Memory in bytes.
@@ -65,6 +67,9 @@ impl Machine {
         }
         if let Some(tftp) = &self.tftp {
             push("-netdev", option("user,id=n0,restrict=on,tftp=", tftp, ""));
+            push("-device", "eTSEC,netdev=n0".into());
+        } else if self.host {
+            push("-netdev", "user,id=n0".into());
             push("-device", "eTSEC,netdev=n0".into());
         }
         if self.counts {

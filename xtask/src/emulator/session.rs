@@ -1,6 +1,6 @@
 //! A machine that runs: start it, wait for markers, type, look into memory, end it.
 
-mod launch;
+pub(super) mod launch;
 
 use std::io::Write as _;
 use std::net::Shutdown;

@@ -1,5 +1,7 @@
 //! Boots of the real U-Boot on the real QEMU, and the failures of which each has its directory.
 
+mod serial_line;
+
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;

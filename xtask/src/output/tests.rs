@@ -3,7 +3,10 @@
 //! The child of the last two tests is this test program itself, told by an environment variable what to do.
 
 use super::*;
-use citrine_formats::manifest::Role;
+use citrine_formats::addr::TruePhys;
+use citrine_formats::manifest::{Media, Role, Slot};
+use citrine_planner::board::Board;
+use citrine_planner::input;
 use citrine_planner::pack::{Content, PartSource, Subject, assemble, sha256, sign};
 use citrine_planner::verify::keys::TrustedKeys;
 use citrine_planner::verify::verify;
@@ -12,6 +15,10 @@ use ssh_key::private::Ed25519Keypair;
 use std::process::{Command, Stdio};
 
 const NAME: &str = "p4080ds-two-linux";
+/// Where the parts go, in the board's image area.
+const BASE: u64 = 0x7800_0000;
+const FIRST: u64 = BASE + 0x2_0000;
+const LAST: u64 = BASE + 0x10_0000;
 const OUT: &str = "CITRINE_TEST_PUBLISH_TO";
 
 fn key() -> PrivateKey {
@@ -20,10 +27,10 @@ fn key() -> PrivateKey {
 
 /// A bundle whose parts are full of the byte `fill`.
 fn bundle(fill: u8) -> (Assembled<'static>, Vec<String>) {
-    let part = |name: &str, len: usize| PartSource {
+    let part = |name: &str, load: u64, len: usize| PartSource {
         name: name.to_owned(),
         role: Role::Kernel,
-        slots: Vec::new(),
+        slots: vec![Slot { load: TruePhys(load), media: Media::Ram, window: len as u64 }],
         entry: None,
         uncompressed: None,
         content: Content::plain(vec![fill; len]),
@@ -38,9 +45,39 @@ fn bundle(fill: u8) -> (Assembled<'static>, Vec<String>) {
         soc: "p4080".to_owned(),
         source_date_epoch: 1_700_000_000,
     };
-    let bundle = assemble(subject, vec![part("a", 300_000), part("b", 1_000)]).unwrap();
+    let bundle = assemble(subject, vec![part("a", FIRST, 300_000), part("b", LAST, 1_000)]).unwrap();
     let signatures = sign(&bundle, &[key()]).unwrap();
     (bundle, signatures)
+}
+
+fn board() -> Board {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../boards/p4080ds.toml");
+    input::board::parse("board.toml", &std::fs::read_to_string(path).unwrap()).0.unwrap()
+}
+
+/// Publishes a bundle with its RAM image.
+fn publish(out: &Path, name: &str, bundle: &Assembled<'_>, signatures: &[String]) -> diag::Result<Published> {
+    let ram = RamImage::of_bundle(&board(), &bundle.manifest, &bundle.contents).unwrap();
+    super::publish(out, name, bundle, signatures, Some(&ram))
+}
+
+fn is_current(out: &Path, name: &str, bundle: &Assembled<'_>, signatures: &[String]) -> Option<Published> {
+    let ram = RamImage::of_bundle(&board(), &bundle.manifest, &bundle.contents).unwrap();
+    super::is_current(out, name, bundle, signatures, Some(&ram))
+}
+
+/// Checks that `out` shows a whole RAM image.
+fn image_is_whole(out: &Path) {
+    let image = std::fs::read(out.join(format!("{NAME}.ram.img"))).unwrap();
+    let fill = |from: u64, len: usize| {
+        let from = usize::try_from(from - BASE).unwrap();
+        let bytes = &image[from..from + len];
+        assert!(bytes.iter().all(|byte| *byte == bytes[0]));
+        bytes[0]
+    };
+    assert_eq!(image.len() as u64, LAST - BASE + 1_000);
+    assert_eq!(fill(FIRST, 300_000), fill(LAST, 1_000));
+    assert!(image[..usize::try_from(FIRST - BASE).unwrap()].iter().all(|byte| *byte == 0));
 }
 
 /// Checks that `out` shows a whole archive and a whole directory, and returns what fills them.
@@ -60,6 +97,7 @@ fn shown(out: &Path) -> (u8, u8) {
         let (hash, name) = line.split_once("  ").unwrap();
         assert_eq!(sha256(&std::fs::read(out.join(NAME).join(name)).unwrap()).to_string(), hash);
     }
+    image_is_whole(out);
     (fill, std::fs::read(out.join(NAME).join("b")).unwrap()[0])
 }
 
@@ -80,9 +118,37 @@ fn a_bundle_replaces_the_one_before() {
         // The directory behind the link and nothing else.
         assert_eq!(hidden(out.path()), 1);
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&published.tar), mode(&published.dir)), (0o644, 0o755));
+        assert_eq!((mode(&published.tar), mode(&published.dir), mode(&published.ram)), (0o644, 0o755, 0o644));
         assert_eq!(mode(&published.dir.join("manifest.json.sig")), 0o644);
     }
+}
+
+/// Changes a byte of a RAM image.
+fn change(image: &Path, addr: u64) {
+    let mut file = File::options().write(true).open(image).unwrap();
+    file.seek(SeekFrom::Start(addr - BASE)).unwrap();
+    file.write_all(b"x").unwrap();
+}
+
+#[test]
+fn the_image_of_another_bundle_does_not_stay() {
+    let out = tempfile::tempdir().unwrap();
+    let (bundle, signatures) = bundle(1);
+    let published = publish(out.path(), NAME, &bundle, &signatures).unwrap();
+    assert_eq!(super::is_current(out.path(), NAME, &bundle, &signatures, None), None);
+    super::publish(out.path(), NAME, &bundle, &signatures, None).unwrap();
+    assert!(!published.ram.exists());
+    assert!(super::is_current(out.path(), NAME, &bundle, &signatures, None).is_some());
+}
+
+#[test]
+fn gaps_of_an_image_take_no_room() {
+    use std::os::unix::fs::MetadataExt as _;
+    let out = tempfile::tempdir().unwrap();
+    let (bundle, signatures) = bundle(1);
+    let published = publish(out.path(), NAME, &bundle, &signatures).unwrap();
+    let file = std::fs::metadata(published.ram).unwrap();
+    assert!(file.blocks() * 512 < file.len() / 2, "{} of {}", file.blocks() * 512, file.len());
 }
 
 #[test]
@@ -101,7 +167,11 @@ fn a_bundle_that_is_half_there_is_not_current() {
             write_tar(&mut bytes, &old, &old_signatures).unwrap();
             std::fs::write(&published.tar, bytes).unwrap();
         },
-    ] as [&dyn Fn(); 5]
+        &|| std::fs::remove_file(&published.ram).unwrap(),
+        &|| change(&published.ram, FIRST + 1),
+        &|| change(&published.ram, FIRST - 1),
+        &|| File::options().append(true).open(&published.ram).unwrap().write_all(b"x").unwrap(),
+    ] as [&dyn Fn(); 9]
     {
         spoil();
         assert_eq!(is_current(out.path(), NAME, &new, &signatures), None);
@@ -213,4 +283,23 @@ fn a_file_that_the_user_names_is_replaced_in_one_step() {
         assert_eq!(write_file(&wrong, b"x").unwrap_err().code, CANNOT_WRITE, "{}", wrong.display());
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left behind");
+}
+
+#[test]
+fn parts_that_make_no_ram_image_say_why() {
+    use crate::report::{Width, to_text};
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        name: String,
+        load: u64,
+        size: usize,
+    }
+    let dir = "tests/bad/O104-outside-the-image-area";
+    let text = std::fs::read_to_string(crate::blessed::root().join(dir).join("part.toml")).unwrap();
+    let Case { name, load, size } = toml::from_str(&text).unwrap();
+    let bytes = vec![0; size];
+    let error = RamImage::of(&board(), vec![(&name, TruePhys(load), vec![&bytes])]).unwrap_err();
+    let text = format!("{}\n", to_text(&error, &Default::default(), Width::Plain));
+    assert_eq!(crate::blessed::compare(&format!("{dir}/expected.txt"), &text), None);
 }

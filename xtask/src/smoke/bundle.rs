@@ -14,6 +14,28 @@ use crate::report::{Failure, Ui};
 use crate::sign;
 use citrine_planner::diag::Diagnostic;
 
+/// Reads and verifies the bundle in `file`, trusting the user's keys: what it proved to be, and its parts' bytes by
+/// name.
+///
+/// # Errors
+/// Whatever is wrong with it (`B1xx`, `O102`).
+pub fn read(file: &Path, keys: Option<&Path>, ui: &Ui) -> Result<(Verified, BTreeMap<String, Vec<u8>>), Failure> {
+    let shown = file.display().to_string();
+    let (_, keys) = sign::trusted_keys(keys, ui)?;
+    let input = File::open(file).map_err(|error| unreadable(&shown, &format!("it cannot be read: {error}")))?;
+    let mut bytes: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let verified = verify(input, &keys, &mut |part, piece| {
+        // Sizes are signed and bounded, so what is collected is too.
+        bytes.entry(part.name.clone()).or_default().extend_from_slice(piece);
+        Ok(())
+    })
+    .map_err(|error| match error.diagnostic(&shown) {
+        Some(diagnostic) => diagnostic,
+        None => unreadable(&shown, &error.to_string()),
+    })?;
+    Ok((verified, bytes))
+}
+
 /// A verified bundle and its parts' bytes by name.
 #[derive(Debug)]
 pub struct Parts {
@@ -31,24 +53,15 @@ impl Parts {
     /// # Errors
     /// Whatever is wrong with it (`B1xx`).
     pub fn read(file: &Path, keys: Option<&Path>, ui: &Ui) -> Result<Self, Failure> {
-        let shown = file.display().to_string();
-        let (_, keys) = sign::trusted_keys(keys, ui)?;
-        let input = File::open(file).map_err(|error| unreadable(&shown, &format!("it cannot be read: {error}")))?;
-        let mut bytes: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-        let verified = verify(input, &keys, &mut |part, piece| {
-            // Sizes are signed and bounded, so what is collected is too.
-            bytes.entry(part.name.clone()).or_default().extend_from_slice(piece);
-            Ok(())
-        })
-        .map_err(|error| match error.diagnostic(&shown) {
-            Some(diagnostic) => diagnostic,
-            None => unreadable(&shown, &error.to_string()),
-        })?;
+        let (verified, bytes) = read(file, keys, ui)?;
         let profile = bytes.get(PROFILE).and_then(|json| serde_json::from_slice(json).ok());
         let Some(profile) = profile else {
-            return Err(Diagnostic::error(MANIFEST, format!("{shown} has no {PROFILE} that this version reads"))
-                .help("build the bundle anew with this version")
-                .into());
+            return Err(Diagnostic::error(
+                MANIFEST,
+                format!("{} has no {PROFILE} that this version reads", file.display()),
+            )
+            .help("build the bundle anew with this version")
+            .into());
         };
         Ok(Self { verified, bytes, profile })
     }

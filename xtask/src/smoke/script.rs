@@ -14,6 +14,7 @@
 use std::time::Duration;
 
 use citrine_planner::diag::{Diagnostic, Result};
+use citrine_planner::plan::shell_prompt;
 
 use super::answers::{self, QUESTIONS, Question};
 use super::steps::{Step, Steps};
@@ -180,7 +181,7 @@ impl<M: Machine> Script<'_, M> {
 
     /// Waits for the prompt: what is typed before the shell reads might be echoed twice.
     fn prompts(&mut self, guest: &Guest) -> Result<String> {
-        let prompt = Marker::LineStart(format!("{}:/# ", guest.host_name()));
+        let prompt = Marker::LineStart(shell_prompt(&guest.label));
         self.wait(&format!("the prompt of {}", guest.label), guest.console(), prompt, ANSWERS)
     }
 

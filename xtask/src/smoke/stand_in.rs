@@ -5,7 +5,7 @@
 
 use citrine_formats::addr::{Span, TruePhys};
 use citrine_formats::hvconfig::Digest;
-use citrine_formats::manifest::{Manifest, Part, Role};
+use citrine_formats::manifest::{Manifest, Media, Part, Role};
 use citrine_formats::uimage::Header;
 use citrine_planner::board::Board;
 use citrine_planner::diag::{self, Code, Diagnostic, has_errors};
@@ -16,9 +16,10 @@ use citrine_planner::render::Digests;
 use citrine_planner::{place, rules};
 
 use super::bundle::Parts;
+use super::nor;
 use crate::artifacts;
 use crate::build::HV_NAME;
-use crate::bundle::configuration;
+use crate::bundle::{boot_script, configuration};
 use crate::emulator::{self, Machine};
 use crate::project::Project;
 use crate::report::{Failure, Ui};
@@ -47,8 +48,8 @@ pub struct StandIn {
     pub machine: Machine,
     /// The stand-in's plan: the bundle's addresses, the emulator's devices.
     pub plan: LoadPlan,
-    /// Hardware tree and configuration tree.
-    pub substitutes: [Substitute; 2],
+    /// Hardware tree and configuration tree; for the flash the boot script, too.
+    pub substitutes: Vec<Substitute>,
 }
 
 /// What the user wants of the machine instead of what the stand-in's board file says.
@@ -62,6 +63,8 @@ pub struct Hardware {
     pub cpus: Option<u32>,
     /// [`Machine::counts`].
     pub counts: bool,
+    /// Whether it boots from its flash instead of from memory.
+    pub flash: bool,
 }
 
 /// Prepares the stand-in for a bundle.
@@ -84,13 +87,22 @@ pub fn prepare(project: &Project, parts: &Parts, wanted: &Hardware, ui: &Ui) -> 
             board.name, board.core, manifest.core
         )));
     }
-    let (board, profile) = at_bundled_addresses(board, parts.profile.clone(), manifest);
+    let (mut board, profile) = at_bundled_addresses(board, parts.profile.clone(), manifest);
+    let in_flash = wanted.flash.then(|| nor::moved(manifest, &bundled, &mut board)).transpose()?;
     let ram = wanted.ram_mib.and_then(|mib| Span::new(TruePhys(0), u64::from(mib) << 20).ok());
     let ram = ram.map_or(board.ram, |bank| vec![bank]);
-    let board = Board { cpus: wanted.cpus.unwrap_or(bundled.cpus), ram, ..board };
+    let cpus = wanted.cpus.unwrap_or(bundled.cpus);
+    let board = Board { cpus, ram, image_area: bundled.image_area, ..board };
     let mut profile = profile;
     profile.unused_cpus.retain(|cpu| *cpu < board.cpus);
-    let plan = place::place(&board, &profile, &artifacts::known(None))?;
+    let known = artifacts::known(None);
+    let plan = match &in_flash {
+        Some(second) => place::place_in_flash(&board, &profile, &known, second)?,
+        None => place::place(&board, &profile, &known)?,
+    };
+    if in_flash.is_some() {
+        nor::same_offsets(manifest, &bundled, &plan)?;
+    }
     let found = rules::check(&plan);
     if has_errors(&found) {
         return Err(found.into());
@@ -98,7 +110,11 @@ pub fn prepare(project: &Project, parts: &Parts, wanted: &Hardware, ui: &Ui) -> 
     let mut machine = machine(&board)?;
     machine.cpu = wanted.cpu.clone().unwrap_or(machine.cpu);
     machine.counts = wanted.counts;
+    let blank = in_flash.as_ref().map(|_| nor::blank(&plan)).transpose()?;
+    machine.flash = blank.as_ref().map(|file| file.path().to_path_buf());
     let tree = emulator::tree::hardware_tree(&machine)?;
+    // The real one exists when all that it holds does.
+    machine.flash = None;
     // What is signed, not what was read.
     let digest = |part: &Part| Digest { size: part.size, sha256: part.sha256 };
     let digests: Digests = manifest.parts.iter().map(|part| (part.name.clone(), digest(part))).collect();
@@ -106,15 +122,20 @@ pub fn prepare(project: &Project, parts: &Parts, wanted: &Hardware, ui: &Ui) -> 
         return Err(no_stand_in(format!("its profile asks for {}, which it does not have", part.file)));
     }
     let config = configuration(project, &plan, &digests, ui)?;
-    let substitutes = [
-        substitute(parts, Role::HardwareTree, tree, "QEMU's own devices")?,
+    let mut substitutes = vec![
+        substitute(parts, &plan, Role::HardwareTree, tree, "QEMU's own devices")?,
         substitute(
             parts,
+            &plan,
             Role::Configuration,
             config,
             "names QEMU's devices; rendered from the bundle's profile.json",
         )?,
     ];
+    if plan.media == Media::Nor {
+        let script = boot_script(project, &plan, manifest.source_date_epoch, ui)?.pieces().concat();
+        substitutes.push(substitute(parts, &plan, Role::Script, script, "QEMU's flash lies at another address")?);
+    }
     Ok(StandIn { machine, plan, substitutes })
 }
 
@@ -146,7 +167,7 @@ pub fn machine(board: &Board) -> Result<Machine, Failure> {
 /// Board and profile with every part where the bundle's manifest says.
 fn at_bundled_addresses(mut board: Board, mut profile: Profile, manifest: &Manifest) -> (Board, Profile) {
     let load = |role: Role| -> Option<TruePhys> {
-        manifest.parts.iter().find(|part| part.role == role)?.slots.first().map(|slot| slot.load)
+        manifest.parts.iter().filter(|part| part.role == role).find_map(|part| Some(part.slot(Media::Ram)?.load))
     };
     let slots = &mut board.slots;
     for (role, slot) in [
@@ -164,21 +185,30 @@ fn at_bundled_addresses(mut board: Board, mut profile: Profile, manifest: &Manif
         for image in [Some(&mut partition.kernel), partition.rootfs.as_mut()].into_iter().flatten() {
             let named = format!("-{}.uImage", image.image);
             let part = manifest.parts.iter().find(|part| part.name.ends_with(&named));
-            image.load = part.and_then(|part| part.slots.first()).map(|slot| slot.load).or(image.load);
+            image.load = part.and_then(|part| part.slot(Media::Ram)).map(|slot| slot.load).or(image.load);
         }
     }
     (board, profile)
 }
 
-fn substitute(parts: &Parts, role: Role, bytes: Vec<u8>, why: &'static str) -> Result<Substitute, Failure> {
-    let Some(part) = parts.part(role) else {
+fn substitute(
+    parts: &Parts,
+    plan: &LoadPlan,
+    role: Role,
+    bytes: Vec<u8>,
+    why: &'static str,
+) -> Result<Substitute, Failure> {
+    // The hardware tree has the name of another board.
+    let file = plan.part(role).filter(|_| role != Role::HardwareTree).map(|part| part.file.as_str());
+    let mut signed = parts.verified.manifest.parts.iter();
+    let Some(part) = signed.find(|part| part.role == role && file.is_none_or(|file| part.name == file)) else {
         return Err(no_stand_in(format!("the bundle has no {role}")));
     };
     let note = format!("{}: {} instead of {} ({why})", part.name, sha256(&bytes), part.sha256);
     Ok(Substitute { name: part.name.clone(), bytes, note })
 }
 
-fn no_stand_in(why: String) -> Failure {
+pub(super) fn no_stand_in(why: String) -> Failure {
     Diagnostic::error(NO_STAND_IN, format!("the bundle cannot be booted on QEMU: {why}"))
         .help("it may still boot on its board; `cargo xtask verify` checks the bundle itself")
         .into()

@@ -8,7 +8,7 @@ use citrine_formats::manifest::{InputKind, Manifest, Role, Sha256};
 use citrine_planner::diag::{Diagnostic, Result};
 use citrine_planner::input::UNKNOWN_NAME;
 use citrine_planner::input::reader::nearest;
-use citrine_planner::plan::{LoadPlan, PartitionPlan};
+use citrine_planner::plan::{LoadPlan, PartitionPlan, host_name};
 
 use crate::emulator::{Channels, Source};
 
@@ -133,9 +133,9 @@ impl Guest {
         Source::Channel(self.channel)
     }
 
-    /// What it calls itself: the label without what host names cannot have (`artifacts/rootfs/etc/init.d/rcS`).
+    /// What it calls itself.
     pub fn host_name(&self) -> String {
-        self.label.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')).collect()
+        host_name(&self.label)
     }
 }
 

@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use citrine_formats::manifest::Role;
+use citrine_formats::manifest::{Media, Role};
 use clap::Parser as _;
 use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 
 use super::answers::said;
-use super::boot::{console, expected, prepared, report_steps, start};
+use super::boot::{Expected, console, expected, prepared, report_steps, start};
 use super::bundle::Parts;
 use super::expected::{report_on, with_bootargs};
-use super::stand_in::{Hardware, prepare};
+use super::stand_in::{Hardware, StandIn, prepare};
 use crate::cli::{BundleArgs, Cli, Command};
 use crate::cmd::bundle::build;
 use crate::emulator::{Expect, Marker, Session};
@@ -23,9 +23,13 @@ use crate::setup::Need;
 #[cfg(feature = "long-proofs")]
 mod beside_linux;
 mod damaged;
+mod flash;
 #[cfg(feature = "long-proofs")]
 mod high_memory;
 mod isolation;
+#[cfg(feature = "long-proofs")]
+mod labgrid;
+mod loading;
 #[cfg(feature = "long-proofs")]
 mod shell;
 
@@ -66,21 +70,26 @@ fn a_flipped_bit_in_the_loaded_kernel_is_a_crc_error_of_that_image() {
         "{lines:#?}"
     );
 
+    refused_by_both(&parts, &stand_in, &expected);
+}
+
+/// That U-Boot refuses damaged parts, and that without its checks the hypervisor does.
+fn refused_by_both(parts: &Parts, stand_in: &StandIn, expected: &Expected) {
     // U-Boot's own check refuses the image before the hypervisor sees it.
     let dir = tempfile::tempdir().unwrap();
     let transcript = dir.path().join("transcript");
-    let mut boot = prepared(&parts, &stand_in, &transcript, dir.path()).unwrap();
+    let mut boot = prepared(parts, stand_in, &transcript, dir.path()).unwrap();
     let refused = start(&boot, &expected.report, &mut |_| {}).unwrap_err();
     assert_eq!(refused.code.to_string(), "Q103", "{refused:?}");
 
     // Without the script's checks the hypervisor itself finds it.
     let plan = &stand_in.plan;
-    let load = |role| plan.part(role).unwrap().load.0;
+    let at = |role| plan.effective(plan.part(role).unwrap());
     boot.bootcmd = Some(format!(
         "setenv bootargs '{}'; bootm {:#x} - {:#x}",
         plan.hv_bootargs,
-        load(Role::Hypervisor),
-        load(Role::HardwareTree)
+        at(Role::Hypervisor),
+        at(Role::HardwareTree)
     ));
     let mut session = Session::start(&boot).unwrap();
     for step in report_steps(console(&boot), &expected.report, &[]) {
@@ -99,7 +108,7 @@ fn a_flipped_bit_in_the_loaded_kernel_is_a_crc_error_of_that_image() {
     for step in [&refusal, &end_of_line, &refusal, &end_of_line] {
         text.extend(session.wait_for(step, &mut |_| {}).unwrap().bytes);
     }
-    assert_eq!(said(lines, &String::from_utf8_lossy(&text)), Ok(()));
+    assert_eq!(said(&expected.loads, &String::from_utf8_lossy(&text)), Ok(()));
 }
 
 /// The hardware tree as the P4080DS's U-Boot hands it over: memory, release addresses and the time base filled
@@ -135,7 +144,7 @@ fn the_boards_own_trees_pass_the_firmwares_whole_start_path() {
         .manifest
         .parts
         .iter()
-        .filter_map(|part| Some((part.slots.first()?.load, parts.bytes[&part.name].as_slice())))
+        .filter_map(|part| Some((part.slot(Media::Ram)?.load, parts.bytes[&part.name].as_slice())))
         .collect();
     let tree = as_the_boards_uboot_fixes_it(&parts.bytes["p4080ds.dtb"], &bundle.plan.hv_bootargs);
     let lines = report_on("e500mc", &loaded, &tree);

@@ -39,6 +39,29 @@ fn the_firmware_runs_on_an_e5500_and_refuses_an_e6500() {
     assert!(said.contains("error: this firmware is for e500mc and e5500 cores"), "{said}");
 }
 
+/// However the parts of one signed bundle come to the hypervisor, both partitions come to their prompts.
+#[test]
+fn one_bundle_boots_from_memory_network_and_flash() {
+    let checkout = Checkout::new();
+    let made = checkout.run(&["bundle", "--board", "p4080ds", "--profile", "two-linux", "--media", "all", "--yes"]);
+    let bundle = made.result()["tar"].as_str().unwrap().to_owned();
+    for (way, says, and) in [
+        (&["--load", "preloaded"], "citrine: parts are loaded already", "\npreload  "),
+        (&["--load", "tftp"], "citrine: loading from p4080ds-two-linux", "Filename 'p4080ds-two-linux/rootfs.uImage'."),
+        (&["--load", "ram-image"], "citrine: parts are loaded already", "Filename 'p4080ds-two-linux.ram.img'."),
+        (&["--media", "nor"], "citrine: checking the parts", "\nsubstituted boot-nor.scr: "),
+    ] {
+        let run = checkout.run(&[&["qemu", bundle.as_str()], way.as_slice()].concat());
+        let (transcript, prompts) = passes(&run);
+        assert_eq!(prompts, 2, "{way:?}");
+        for line in [says, and, "\nsubstituted hv", " has the manifest's hash: "] {
+            assert!(transcript.contains(line), "{way:?}: {line} is missing in:\n{transcript}");
+        }
+        let is_preloaded = transcript.contains("\npreload  ");
+        assert_eq!(is_preloaded, way[1] == "preloaded", "{way:?}:\n{transcript}");
+    }
+}
+
 /// The systems of our own small guests: what each must print is in `tests/smoke/`.
 #[test]
 fn every_guest_says_what_it_must() {

@@ -13,7 +13,7 @@ const MAY: [(&str, &[&str]); 8] = [
     ("hypervisor/guests", &["citrine-formats"]),
     ("xtask/planner", &["citrine-formats", "citrine-core"]),
     ("xtask", &["citrine-formats", "citrine-core", "citrine-planner"]),
-    ("tests/fuzz", &["citrine-formats", "citrine-core"]),
+    ("tests/fuzz", &["citrine-formats", "citrine-core", "citrine-planner"]),
 ];
 
 /// Crates whose root forbids `unsafe`.

@@ -36,7 +36,7 @@ impl Where {
 /// Properties that any node may have.
 const COMMON: &[&str] = &["compatible", "phandle", "linux,phandle", "name", "#address-cells", "#size-cells"];
 /// Properties of a node that assigns a device; `device` is what makes it one.
-const DEVICE: &[&str] = &[
+pub const DEVICE: &[&str] = &[
     "device",
     "baud",
     "claimable",
@@ -112,8 +112,13 @@ pub(super) fn kind(compatible: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.compatible == compatible)
 }
 
+/// The properties that a node of this kind may have besides those of any node; `None` for what is no kind.
+pub fn properties(compatible: &str) -> Option<&'static [&'static str]> {
+    kind(compatible).map(|kind| kind.properties)
+}
+
 /// Whether any node may have this property.
-pub(super) fn is_common(property: &str) -> bool {
+pub fn is_common(property: &str) -> bool {
     COMMON.contains(&property)
 }
 

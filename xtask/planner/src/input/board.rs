@@ -1,10 +1,10 @@
 //! The keys of `boards/*.toml`.
 
-use citrine_formats::addr::{Span, TruePhys};
+use citrine_formats::addr::{Address as _, Span, TruePhys};
 
 use super::IMPOSSIBLE_VALUE;
 use super::reader::{At, Table, read_document};
-use crate::board::{Board, HardwareTree, HvDevice, LoaderMemory, Nor, Slots, UBoot, Uart, Until};
+use crate::board::{Board, HardwareTree, HvDevice, LoaderMemory, Nor, NorSlots, Reserved, Slots, UBoot, Uart, Until};
 use crate::diag::Diagnostic;
 use crate::units::MAX_CPUS;
 
@@ -111,8 +111,69 @@ fn nor(table: &mut Table<'_>) -> Option<Nor> {
     let span = span(table);
     let window = table.integer("window", u64::from(u32::MAX));
     let window = table.required("window", window);
-    let sector = required_size(table, "sector");
-    Some(Nor { span: span?, window: u32::try_from(window?.value).ok()?, sector: sector? })
+    let sector = table.size("sector");
+    let sector = table.required("sector", sector);
+    if let Some(At { value, range }) = &sector
+        && !value.is_power_of_two()
+    {
+        table.impossible(
+            range.clone(),
+            "an erase sector that is no power of two",
+            "say how many bytes are erased at once",
+        );
+    }
+    let reserved = table.tables("reserved", |table| {
+        let (name, span) = (required_string(table, "name"), self::span(table));
+        Some(Reserved { name: name?, span: span? })
+    });
+    let area = table.table("area", |table| {
+        let span = self::span(table);
+        let second = table.size("second");
+        let second = table.required("second", second);
+        Some((span?, second?))
+    });
+    let first = table.table("slots", slots);
+    let nor = Nor {
+        span: span?,
+        window: u32::try_from(window?.value).ok()?,
+        sector: sector?.value.max(1),
+        reserved,
+        slots: None,
+    };
+    let Some(first) = first else { return Some(nor) };
+    let area = table.required("area", area);
+    let (area, At { value: second, range }) = area?;
+    let twin = Span::new(TruePhys(area.base().get().saturating_add(second)), area.len());
+    // In the file the slots stand as U-Boot's commands take them.
+    let real = |slot: TruePhys| {
+        let offset = slot.get().wrapping_sub(u64::from(nor.window));
+        TruePhys(nor.span.base().get().wrapping_add(offset))
+    };
+    let first = Slots {
+        kernel: real(first.kernel),
+        hypervisor: real(first.hypervisor),
+        hardware_tree: real(first.hardware_tree),
+        configuration: real(first.configuration),
+        script: real(first.script),
+        rootfs: real(first.rootfs),
+    };
+    let all = [first.kernel, first.hypervisor, first.hardware_tree, first.configuration, first.script, first.rootfs];
+    let starts_sector = |at: &TruePhys| (at.get() - nor.span.base().get()).is_multiple_of(nor.sector);
+    let fits = u64::from(nor.window) + nor.span.len() <= 1 << 32
+        && second >= area.len()
+        && second.is_multiple_of(nor.sector)
+        && twin.is_ok_and(|twin| nor.span.covers(&area) && nor.span.covers(&twin))
+        && all.iter().all(|slot| area.contains(*slot) && starts_sector(slot));
+    if !fits {
+        table.impossible(
+            range,
+            "two sets of slots that do not fit into the flash bank",
+            "every slot begins a sector in the area; the area, and as much flash again this far behind it, lie in \
+             the bank and do not overlap; U-Boot's window of the bank ends at 4 GiB",
+        );
+        return None;
+    }
+    Some(Nor { slots: Some(NorSlots { first, area, second }), ..nor })
 }
 
 fn uart(table: &mut Table<'_>) -> Option<Uart> {
@@ -183,10 +244,13 @@ fn read(root: &mut Table<'_>) -> Option<Board> {
         Some((memory?, devices))
     });
     let hv = root.required("hypervisor", hv);
-    let vendor_devices = root.table("vendor-tree", |table| {
+    let vendor = root.table("vendor-tree", |table| {
         let devices = table.names("devices");
-        table.required("devices", devices)
+        let devices = table.required("devices", devices);
+        let dma = table.names("dma").unwrap_or_default();
+        Some([devices?, dma])
     });
+    let [vendor_devices, vendor_dma] = vendor.unwrap_or_default();
     root.required("ram", (!ram.is_empty()).then_some(()));
     root.required("uart", (!uarts.is_empty()).then_some(()));
     let (hv_memory, hv_devices) = hv?;
@@ -208,7 +272,8 @@ fn read(root: &mut Table<'_>) -> Option<Board> {
         hv_memory,
         hv_devices,
         hardware_tree: hardware_tree?,
-        vendor_devices: vendor_devices.unwrap_or_default().into_iter().map(|at| at.value).collect(),
+        vendor_devices: vendor_devices.into_iter().map(|at| at.value).collect(),
+        vendor_dma: vendor_dma.into_iter().map(|at| at.value).collect(),
         inventory: None,
         stand_in: stand_in?,
         places: crate::source::Places::default(),

@@ -1,4 +1,4 @@
-//! The keys of `boards/devices/*.toml`, which [`crate::inventory`] writes.
+//! The keys of `boards/devices/*.toml`, which [`crate::inventory`] writes; and hardware trees in place of such a file.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,53 @@ use citrine_formats::addr::{Span, TruePhys};
 
 use super::IMPOSSIBLE_VALUE;
 use super::reader::{At, Table, read_document};
-use crate::board::Board;
-use crate::diag::{Code, Diagnostic};
+use crate::board::{Board, HardwareTree};
+use crate::diag::{Code, Diagnostic, Label};
 use crate::inventory::{Device, Inventory};
 use crate::source::Places;
 
 /// A board's file and its hardware tree tell of different boards.
 pub const OTHER_BOARD: Code = Code::new('D', 112);
+/// A file that is to be a hardware tree is none.
+pub const NO_HARDWARE_TREE: Code = Code::new('D', 120);
 
 /// Reads the text of an inventory and gives it to its board. `file` is its name in diagnostics.
 pub fn attach(board: &mut Board, file: &str, text: &str) -> Vec<Diagnostic> {
     let (inventory, places, mut found) = parse_with_places(file, text);
     let Some(inventory) = inventory else { return found };
+    let help = "correct the board's file; if the tree has changed, make the inventory anew: docs/adding-a-board.md";
+    found.extend(compare(board, &inventory, &|key, text| places.label(key, text), help));
+    board.inventory = Some(inventory);
+    found
+}
+
+/// Gives a board the devices of the hardware tree in `bytes`, and that tree in place of its own. `file` is its path.
+pub fn attach_tree(board: &mut Board, file: &str, bytes: &[u8]) -> Vec<Diagnostic> {
+    let inventory = match Inventory::from_tree(bytes) {
+        Ok(inventory) => inventory,
+        Err(error) => {
+            let no_tree = Diagnostic::error(NO_HARDWARE_TREE, format!("{file} is no hardware tree: {error}"))
+                .primary(Label::file(file, "this file"))
+                .fact("file", file)
+                .help("give a flattened device tree: `dtc -I dts -O dtb -o FILE.dtb FILE.dts` makes one");
+            return vec![no_tree];
+        }
+    };
+    let help = "give the hardware tree of this board, or name the board that it is of";
+    let found = compare(board, &inventory, &|_, text| Label::file(file, text), help);
+    board.hardware_tree = HardwareTree::Given(file.to_owned());
+    board.inventory = Some(inventory);
+    found
+}
+
+/// Where a board's file and its hardware tree differ; `place` is where the tree says something.
+fn compare(
+    board: &Board,
+    inventory: &Inventory,
+    place: &dyn Fn(&str, &'static str) -> Label,
+    help: &str,
+) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
     let mut differ = |key: &str, board_says: String, tree_says: String| {
         found.push(
             Diagnostic::error(
@@ -25,8 +60,8 @@ pub fn attach(board: &mut Board, file: &str, text: &str) -> Vec<Diagnostic> {
                 format!("{} has {board_says}, but its hardware tree {tree_says}", board.name),
             )
             .primary(board.places.label(key, "this is what the board's file says"))
-            .related(places.label(key, "and this its hardware tree"))
-            .help("correct the board's file; if the tree has changed, make the inventory anew: docs/adding-a-board.md"),
+            .related(place(key, "and this its hardware tree"))
+            .help(help),
         );
     };
     if board.cpus != inventory.cpus {
@@ -35,7 +70,6 @@ pub fn attach(board: &mut Board, file: &str, text: &str) -> Vec<Diagnostic> {
     if board.compatible != inventory.compatible {
         differ("compatible", format!("`{}`", board.compatible), format!("`{}`", inventory.compatible));
     }
-    board.inventory = Some(inventory);
     found
 }
 

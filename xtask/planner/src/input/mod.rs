@@ -1,10 +1,11 @@
 //! From the text of `boards/*.toml` and `profiles/*.toml` to checked types, all problems in one run.
 //!
 //! [`reader`] walks a TOML table key by key and reports every unknown key, wrong type and impossible
-//! value with its place; [`board`], [`profile`] and [`inventory`] say which keys
+//! value with its place; [`board`], [`profile`], [`devices`] and [`inventory`] say which keys
 //! there are.
 
 pub mod board;
+pub mod devices;
 pub mod inventory;
 pub mod profile;
 pub mod reader;

@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use citrine_formats::addr::{GuestPhys, TruePhys};
 
+use super::devices;
 use super::reader::{At, Table, nearest, read_document};
 use super::{DUPLICATE_NAME, IMPOSSIBLE_VALUE, UNKNOWN_NAME};
 use crate::diag::Diagnostic;
-use crate::profile::{Channel, Dma, FORMAT, HypervisorUse, ImageUse, Partition, Profile, SharedArea};
+use crate::profile::{Channel, FORMAT, Firmware, HypervisorUse, ImageUse, Partition, Profile, SharedArea};
 use crate::units::{CpuChoice, MAX_CPUS, parse_cpu_list};
 
 /// Most partitions of a profile (Topaz `CONFIG_MAX_PARTITIONS`).
@@ -92,39 +93,6 @@ fn cpus(table: &mut Table<'_>) -> Option<CpuChoice> {
     choice
 }
 
-/// Paths or aliases in the hardware tree, each of characters that can stand in a string of hv.dts.
-fn devices(table: &mut Table<'_>) -> Vec<String> {
-    let mut devices = Vec::new();
-    for device in table.names("devices").unwrap_or_default() {
-        // Topaz `MAX_DT_PATH`, with its NUL.
-        let is_path = (1..256).contains(&device.value.len())
-            && device.value.bytes().all(|b| b.is_ascii_alphanumeric() || b"/,._+-@".contains(&b));
-        if is_path {
-            devices.push(device.value);
-        } else {
-            table.impossible(
-                device.range,
-                format!("`{}` is neither a path nor an alias", device.value.escape_debug()),
-                "a path in the hardware tree such as \"/soc/i2c@118100\", or an alias such as \"serial1\"",
-            );
-        }
-    }
-    devices
-}
-
-fn dma(table: &mut Table<'_>) -> Option<Dma> {
-    let dma = table.string("dma")?;
-    if dma.value == "memory" {
-        return Some(Dma::Memory);
-    }
-    table.impossible(
-        dma.range,
-        format!("`{}` is nothing that devices may reach", dma.value.escape_debug()),
-        "\"memory\": the devices read and write the partition's own memory; leave it out for devices without DMA",
-    );
-    None
-}
-
 /// The names of the partitions that the one of this name manages: others, each once.
 fn manages(table: &mut Table<'_>, name: Option<&At<String>>) -> Vec<At<String>> {
     let names = table.names("manages").unwrap_or_default();
@@ -166,10 +134,10 @@ fn partition(table: &mut Table<'_>) -> Option<Owner> {
     let rootfs = table.table("rootfs", |t| image_use(t, DEFAULT_ROOTFS_ADDRESS));
     let dtb_address = table.address("dtb-address").map_or(DEFAULT_DTB_ADDRESS, |at| at.value);
     let dtb_size = table.size("dtb-size").map_or(DEFAULT_DTB_SIZE, |at| at.value);
-    let devices = devices(table);
-    let dma = dma(table);
+    let devices = devices::read(table);
     let fast_traps = table.boolean("fast-traps").is_none_or(|at| at.value);
     let manages = manages(table, name.as_ref());
+    let dts = devices::source(table);
     let name = name?;
     let read = || {
         Some(Partition {
@@ -184,10 +152,16 @@ fn partition(table: &mut Table<'_>) -> Option<Owner> {
             rootfs,
             dtb_address: GuestPhys(dtb_address),
             dtb_size,
-            devices,
-            dma,
+            devices: devices.devices,
+            optional_devices: devices.optional,
+            qman_portals: devices.qman_portals,
+            bman_portals: devices.bman_portals,
+            portal_devices: devices.portal_devices,
+            data_path: devices.data_path,
+            dma: devices.dma,
             fast_traps,
             manages: manages.iter().map(|other| other.value.clone()).collect(),
+            dts,
         })
     };
     let partition = read();
@@ -247,13 +221,49 @@ fn connection(table: &mut Table<'_>) -> Option<Connection> {
     Some((name, channel, partitions))
 }
 
+fn firmware(table: &mut Table<'_>) -> Firmware {
+    let Some(firmware) = table.string("firmware") else { return Firmware::default() };
+    match firmware.value.as_str() {
+        "citrine" => Firmware::Citrine,
+        "freescale" => Firmware::Freescale,
+        other => {
+            table.impossible(
+                firmware.range,
+                format!("`{}` is no hypervisor that is known", other.escape_debug()),
+                "\"citrine\", which is built here, or \"freescale\", which `bundle` takes from --hypervisor FILE",
+            );
+            Firmware::default()
+        }
+    }
+}
+
+/// Names of nodes by path.
+fn names(root: &mut Table<'_>) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    for (path, name) in root.texts("names").unwrap_or_default() {
+        if devices::is_node_name(&name.value) {
+            names.insert(path.value, name.value);
+        } else {
+            root.impossible(
+                name.range,
+                format!("`{}` is no name of a node", name.value.escape_debug()),
+                "1 to 31 letters, digits and `,._+-`, and perhaps `@` with an address (ePAPR 1.1 §2.2.1)",
+            );
+        }
+    }
+    names
+}
+
 fn hypervisor(table: &mut Table<'_>) -> Option<HypervisorUse> {
     let console = channel(table, "console");
     let console = table.required("console", console);
     let bootargs = plain_text(table, "bootargs", MAX_BOOTARGS - 1).unwrap_or_default();
+    let baud = table.boolean("baud").is_none_or(|at| at.value);
     let memory = table.size("memory").map(|at| at.value);
     let memory_address = table.address("memory-address").map(|at| TruePhys(at.value));
-    Some(HypervisorUse { console: console?, bootargs, memory, memory_address })
+    let firmware = firmware(table);
+    let devices = devices::list(table, "devices");
+    Some(HypervisorUse { console: console?, bootargs, baud, memory, memory_address, firmware, devices })
 }
 
 /// Reports every name that is given twice.
@@ -295,6 +305,8 @@ fn read(root: &mut Table<'_>) -> Option<Profile> {
     let partitions = root.tables("partition", partition);
     let shared = root.tables("shared", shared);
     let channels = root.tables("channel", connection);
+    let names = names(root);
+    let dts = devices::source(root);
 
     root.required("partition", (!partitions.is_empty()).then_some(()));
     if partitions.len() > MAX_PARTITIONS {
@@ -345,6 +357,8 @@ fn read(root: &mut Table<'_>) -> Option<Profile> {
         partitions: partitions.into_iter().filter_map(|p| p.1).collect(),
         shared: shared.into_iter().map(|s| s.1).collect(),
         channels: channels.into_iter().filter_map(|c| c.1).collect(),
+        names,
+        dts,
         places: crate::source::Places::default(),
     })
 }

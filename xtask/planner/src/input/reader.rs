@@ -32,6 +32,11 @@ impl Collected {
         Self { file: file.to_owned(), diagnostics: RefCell::new(Vec::new()), places: RefCell::new(Places::new(file)) }
     }
 
+    /// Name of the file.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     /// Adds a diagnostic.
     pub fn report(&self, diagnostic: Diagnostic) {
         self.diagnostics.borrow_mut().push(diagnostic);
@@ -299,6 +304,59 @@ impl<'a> Table<'a> {
             }
         }
         Some(names)
+    }
+
+    /// A list of texts and tables: `text` reads the one, `table` the other. What either refuses is left out.
+    pub fn mixed<T>(
+        &mut self,
+        key: &'static str,
+        mut text: impl FnMut(&Self, At<String>) -> Option<T>,
+        mut table: impl FnMut(&mut Table<'a>) -> Option<T>,
+    ) -> Vec<T> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(key, value, "a list");
+            return Vec::new();
+        };
+        let mut items = Vec::new();
+        for (index, item) in array.iter().enumerate() {
+            let path = format!("{}/{index}", self.path_of(key));
+            self.collected.place(&path, item.span());
+            if let Some(value) = item.get_ref().as_str() {
+                items.extend(text(self, At { value: value.to_owned(), range: item.span() }));
+            } else if let Some(entries) = item.get_ref().as_table() {
+                let mut inner = Table::new(self.collected, path, entries, item.span());
+                items.extend(table(&mut inner));
+                inner.finish();
+            } else {
+                self.wrong_type(key, item, "a list of texts or tables");
+            }
+        }
+        items
+    }
+
+    /// A table of texts under keys of the user's own.
+    pub fn texts(&mut self, key: &'static str) -> Option<Vec<(At<String>, At<String>)>> {
+        let value = self.get(key)?;
+        let Some(entries) = value.get_ref().as_table() else {
+            self.wrong_type(key, value, "a table");
+            return None;
+        };
+        let mut texts = Vec::new();
+        for (own, value) in entries {
+            let own = At { value: own.get_ref().to_string(), range: own.span() };
+            self.collected.place(&format!("{}/{}", self.path_of(key), own.value), own.range.clone());
+            match value.get_ref().as_str() {
+                Some(text) => texts.push((own, At { value: text.to_owned(), range: value.span() })),
+                None => self.wrong_type(&own.value, value, "a text"),
+            }
+        }
+        Some(texts)
+    }
+
+    /// Whether the value of `key` is a text.
+    pub fn is_text(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|value| value.get_ref().is_str())
     }
 
     /// Reads a sub-table with `read`; its unknown keys are reported.

@@ -40,6 +40,8 @@ fn end_of(plan: &LoadPlan, part: &Part, end: TruePhys) -> String {
     });
     if part.window_decided.is_some() {
         "the end of its window".to_owned()
+    } else if plan.board.nor.iter().flat_map(|nor| &nor.slots).any(|slots| slots.area.end() == end) {
+        "the end of the flash's area".to_owned()
     } else if end == plan.board.image_area.end() {
         "the end of the image area".to_owned()
     } else if end == plan.board.image_area.base() {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use citrine_formats::addr::{Address as _, Size, Span};
+use citrine_formats::manifest::Media;
 
 use super::{MemoryMap, Region};
 use crate::stages::Stage;
@@ -77,7 +78,9 @@ fn flash(text: &mut String, map: &MemoryMap<'_>) {
         nor.window,
         Size(nor.sector)
     );
-    let _ = writeln!(text, "  the plan puts nothing there; what else lies in it, {} does not say", board.name);
+    if map.plan.media == Media::Ram {
+        let _ = writeln!(text, "  the plan puts nothing there; what else lies in it, {} does not say", board.name);
+    }
     let ccsr: Span<_> = board.ccsr;
     let _ = writeln!(text, "registers: {} at {}", Size(ccsr.len()), ccsr.base());
 }

@@ -6,6 +6,7 @@
 
 pub mod image;
 pub mod parts;
+pub mod ram;
 mod ustar;
 
 use std::borrow::Cow;

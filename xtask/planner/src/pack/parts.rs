@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use citrine_formats::manifest::{Media, Role, Slot};
+use citrine_formats::manifest::{Role, Slot};
 use citrine_formats::uimage::Header;
 
 use super::{Content, PartSource};
@@ -19,14 +19,22 @@ pub fn profile_json(profile: &Profile) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Every part with its slot, in the order of load addresses, then the profile. `contents` holds the bytes by
-/// file name; the first name that has none is the error.
+/// Every part with its slots, in the order of load addresses, then the profile. The plans are of one profile, one for each
+/// medium: a part of several is stored once. `contents` holds the bytes by file name; the first name that has
+/// none is the error.
 pub fn sources<'a>(
-    plan: &LoadPlan,
+    plans: &[&LoadPlan],
+    profile: &Profile,
     mut contents: BTreeMap<String, Content<'a>>,
 ) -> Result<Vec<PartSource<'a>>, String> {
-    let mut sources = Vec::new();
-    for part in &plan.parts {
+    let mut sources: Vec<PartSource<'a>> = Vec::new();
+    for (plan, part) in plans.iter().flat_map(|plan| plan.parts.iter().map(move |part| (plan, part))) {
+        let slot = Slot { load: part.load, media: plan.media, window: part.window };
+        if let Some(known) = sources.iter_mut().find(|source| source.name == part.file) {
+            known.slots.push(slot);
+            known.slots.sort_by_key(|slot| slot.media);
+            continue;
+        }
         let content = contents.remove(&part.file).ok_or_else(|| part.file.clone())?;
         let header = match part.role {
             Role::Kernel | Role::Rootfs | Role::Hypervisor => Header::parse(&header_bytes(&content)).ok(),
@@ -36,7 +44,7 @@ pub fn sources<'a>(
         sources.push(PartSource {
             name: part.file.clone(),
             role: part.role,
-            slots: vec![Slot { load: part.load, media: Media::Ram, window: part.window }],
+            slots: vec![slot],
             entry: header.filter(|_| part.role != Role::Rootfs).map(|header| u64::from(header.entry)),
             uncompressed: header.and(unpacked),
             content,
@@ -48,7 +56,7 @@ pub fn sources<'a>(
         slots: Vec::new(),
         entry: None,
         uncompressed: None,
-        content: Content::plain(profile_json(&plan.profile)),
+        content: Content::plain(profile_json(profile)),
     });
     Ok(sources)
 }

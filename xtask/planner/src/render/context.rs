@@ -1,11 +1,14 @@
 //! What the templates may use: typed contexts made from the plan, every number already text.
 
-use citrine_formats::addr::{Address as _, GuestPhys, Size, TruePhys};
-use citrine_formats::manifest::Role;
+use citrine_formats::addr::{Address as _, GuestPhys, Size};
+use citrine_formats::manifest::{Media, Role};
 use serde::Serialize;
 
-use super::Digests;
-use crate::plan::{ChannelEnd, GuestImage, LoadPlan, Part, PartitionPlan};
+use citrine_core::capabilities::Capabilities;
+
+use super::names::{CONSOLE, HYPERVISOR, MUX, Names, WINDOWS};
+use super::{Digests, own};
+use crate::plan::{self, AssignedDevice, ChannelEnd, GuestImage, LoadPlan, Part, PartitionPlan};
 use crate::units::{cpu_list, cpu_runs};
 
 /// A 64-bit number as two device-tree cells (ePAPR 1.1 §2.3.5).
@@ -25,8 +28,29 @@ pub struct HvDts {
     profile: String,
     guest_compatible: Option<String>,
     areas: Vec<Area>,
+    windows: Vec<DmaWindow>,
+    names: FixedNames,
     hypervisor: Hypervisor,
     partitions: Vec<Partition>,
+    own: Vec<Own>,
+}
+
+/// What the profile says in devicetree source of its own, and of which node.
+#[derive(Serialize)]
+struct Own {
+    path: Vec<String>,
+    dts: String,
+}
+
+/// Names of the nodes of which there is one.
+#[derive(Serialize)]
+struct FixedNames {
+    windows: String,
+    hypervisor: String,
+    memory: String,
+    uart: String,
+    console: String,
+    mux: String,
 }
 
 #[derive(Serialize)]
@@ -50,7 +74,7 @@ struct Hypervisor {
     memory: String,
     devices: Vec<Device>,
     uart: String,
-    baud: u32,
+    baud: Option<u32>,
     channel: u32,
 }
 
@@ -72,14 +96,39 @@ struct Channel {
 #[derive(Serialize)]
 struct Assigned {
     name: String,
+    /// Only where another node refers to it.
+    r#ref: Option<String>,
     device: String,
     dma: bool,
+    msi: Option<String>,
+    stash: Option<String>,
+    numbers: Option<NumberRange>,
+}
+
+#[derive(Serialize)]
+struct NumberRange {
+    property: &'static str,
+    cells: String,
 }
 
 #[derive(Serialize)]
 struct DmaWindow {
     r#ref: String,
+    name: String,
+    remark: String,
+    guest: String,
     size: String,
+    slots: Option<u32>,
+    subwindows: Vec<SubWindow>,
+}
+
+#[derive(Serialize)]
+struct SubWindow {
+    name: String,
+    remark: String,
+    guest: String,
+    size: String,
+    is_msi: bool,
 }
 
 #[derive(Serialize)]
@@ -102,10 +151,12 @@ struct Partition {
     dtb: String,
     areas: Vec<GuestArea>,
     console: String,
+    console_ref: String,
     channel: u32,
     channels: Vec<Channel>,
-    dma_window: Option<DmaWindow>,
+    dma_window: String,
     devices: Vec<Assigned>,
+    portal_devices: Vec<Assigned>,
     managed: Vec<Managed>,
     bootargs: String,
     slow_traps: bool,
@@ -114,16 +165,16 @@ struct Partition {
 impl HvDts {
     /// The context of `plan`.
     pub fn of(plan: &LoadPlan, digests: &Digests) -> Self {
+        let names = Names(&plan.profile.names);
+        let uart = plan.board.uarts.first().map_or("serial0", |uart| uart.alias.as_str());
+        let own = |name: &str| names.of(&[HYPERVISOR, name]);
+        let boards = plan.board.hv_devices.iter().map(|d| Device { name: own(&d.name), device: d.device.clone() });
+        let profiles = plan.own_devices.iter().map(|d| Device { name: d.node.clone(), device: d.device.clone() });
         let hypervisor = Hypervisor {
             memory: reference(&plan.hv_memory().name),
-            devices: plan
-                .board
-                .hv_devices
-                .iter()
-                .map(|d| Device { name: d.name.clone(), device: d.device.clone() })
-                .collect(),
-            uart: plan.board.uarts.first().map_or_else(|| "serial0".to_owned(), |uart| uart.alias.clone()),
-            baud: plan.board.baud(),
+            devices: boards.chain(profiles).collect(),
+            uart: uart.to_owned(),
+            baud: plan.profile.hypervisor.baud.then(|| plan.board.baud()),
             channel: plan.profile.hypervisor.console,
         };
         Self {
@@ -135,25 +186,133 @@ impl HvDts {
                 .iter()
                 .map(|area| Area {
                     r#ref: reference(&area.name),
-                    name: area.name.clone(),
+                    name: names.of(&[&area.name]),
                     addr: cells(area.span.base().get()),
                     addr_text: area.span.to_string(),
                     size: cells(area.span.len()),
                     size_text: Size(area.span.len()).to_string(),
                 })
                 .collect(),
+            windows: windows(plan, names),
+            names: FixedNames {
+                windows: names.of(&[WINDOWS]),
+                hypervisor: names.of(&[HYPERVISOR]),
+                memory: own("hv-memory"),
+                uart: own(uart),
+                console: own(CONSOLE),
+                mux: names.of(&[MUX]),
+            },
             hypervisor,
             partitions: plan.partitions.iter().map(|partition| Partition::of(plan, digests, partition)).collect(),
+            own: Vec::new(),
+        }
+    }
+}
+
+impl HvDts {
+    /// Adds the profile's own source.
+    pub fn add(&mut self, owns: &[own::Own<'_>]) {
+        self.own = owns.iter().map(|own| Own { path: own.path.clone(), dts: own.dts.to_owned() }).collect();
+    }
+}
+
+/// Every piece of the profile's own source.
+pub fn owns(plan: &LoadPlan) -> Vec<own::Own<'_>> {
+    let names = Names(&plan.profile.names);
+    let mut owns = Vec::new();
+    let hypervisor = names.of(&[HYPERVISOR]);
+    let mut add = |path: &[&str], key: String, dts| {
+        if !str::is_empty(dts) {
+            owns.push(own::Own { path: path.iter().map(|&node| node.to_owned()).collect(), key, dts });
+        }
+    };
+    add(&[], "dts".to_owned(), &plan.profile.dts);
+    for device in &plan.own_devices {
+        add(&[&hypervisor, &device.node], format!("{}/dts", device.path), &device.dts);
+    }
+    for partition in &plan.partitions {
+        let own = names.of(&[&partition.name]);
+        add(&[&own], format!("partition/{}/dts", partition.name), &partition.dts);
+        for device in partition.assigned(plan.hypervisor) {
+            add(&[&own, &device.node], format!("{}/dts", device.path), &device.dts);
+        }
+        for device in &partition.portal_devices {
+            add(&[&own, "portal-devices", &device.node], format!("{}/dts", device.path), &device.dts);
+        }
+    }
+    owns
+}
+
+/// Every DMA window that some device of some partition has.
+fn windows(plan: &LoadPlan, names: Names<'_>) -> Vec<DmaWindow> {
+    let mut windows = Vec::new();
+    for partition in &plan.partitions {
+        let Some(dma) = &partition.dma else { continue };
+        let devices = || partition.assigned(plan.hypervisor);
+        if !devices().chain(&partition.portal_devices).any(|device| device.dma || device.stash.is_some()) {
+            continue;
+        }
+        let sub = |(index, sub): (usize, &plan::SubWindow)| SubWindow {
+            name: names.of(&[WINDOWS, &dma.node, &format!("sub-window@{index}")]),
+            remark: format!("{}, {}", sub.reach, Size(sub.span.len())),
+            guest: cells(sub.span.base().get()),
+            size: cells(sub.span.len()),
+            is_msi: sub.is_msi,
+        };
+        windows.push(DmaWindow {
+            r#ref: reference(&dma.node),
+            name: names.of(&[WINDOWS, &dma.node]),
+            remark: format!("what the devices of {} reach, {}", partition.name, Size(dma.size)),
+            guest: cells(0),
+            size: cells(dma.size),
+            slots: dma.slots,
+            subwindows: dma.subwindows.iter().enumerate().map(sub).collect(),
+        });
+        for (device, ring) in devices().filter_map(|device| Some((device, device.stash.as_ref()?))) {
+            windows.push(DmaWindow {
+                r#ref: reference(&ring.node),
+                name: names.of(&[WINDOWS, &ring.node]),
+                remark: format!("the ring of {}", device.node),
+                guest: cells(ring.span.base().get()),
+                size: cells(ring.span.len()),
+                slots: None,
+                subwindows: Vec::new(),
+            });
+        }
+    }
+    windows
+}
+
+impl Assigned {
+    fn of(partition: &PartitionPlan, hypervisor: Capabilities, device: &AssignedDevice) -> Self {
+        let label = |node: &str| {
+            format!("{}_{}", reference(&partition.name), node.replace(|c: char| !c.is_ascii_alphanumeric(), "_"))
+        };
+        let takes_messages = |other: &AssignedDevice| other.msi.as_ref() == Some(&device.device);
+        let msi = device.msi.as_ref().and_then(|msi| partition.assigned(hypervisor).find(|other| other.device == *msi));
+        Self {
+            name: device.node.clone(),
+            r#ref: partition.assigned(hypervisor).any(takes_messages).then(|| label(&device.node)),
+            device: device.device.clone(),
+            dma: device.dma,
+            msi: msi.map(|msi| label(&msi.node)),
+            stash: device.stash.as_ref().map(|ring| reference(&ring.node)),
+            numbers: device.numbers.as_ref().map(|numbers| NumberRange {
+                property: numbers.property,
+                cells: format!("{:#x} {:#x}", numbers.first, numbers.count),
+            }),
         }
     }
 }
 
 impl Partition {
     fn of(plan: &LoadPlan, digests: &Digests, partition: &PartitionPlan) -> Self {
+        let names = Names(&plan.profile.names);
+        let own = |name: &str| names.of(&[&partition.name, name]);
         let cpus: Vec<String> =
             cpu_runs(&partition.cpus).into_iter().map(|(first, count)| format!("{first} {count}")).collect();
         let area = |index: usize, guest: GuestPhys, shared: bool| GuestArea {
-            name: plan.areas[index].name.clone(),
+            name: own(&plan.areas[index].name),
             r#ref: reference(&plan.areas[index].name),
             guest: cells(guest.get()),
             shared,
@@ -162,12 +321,13 @@ impl Partition {
         areas.extend(partition.shared.iter().map(|(index, guest)| area(*index, *guest, true)));
         let everyones = || plan.partitions.iter().flat_map(|manager| &manager.manages);
         let is_managed = everyones().any(|managed| plan.partitions[managed.partition].name == partition.name);
-        let manages = |managed: &crate::plan::Managed| Managed {
-            name: managed.node.clone(),
+        let manages = |managed: &plan::Managed| Managed {
+            name: own(&managed.node),
             r#ref: partition_reference(&plan.partitions[managed.partition]),
         };
+        let assigned = |device| Assigned::of(partition, plan.hypervisor, device);
         Self {
-            name: partition.name.clone(),
+            name: names.of(&[&partition.name]),
             r#ref: is_managed.then(|| partition_reference(partition)),
             label: partition.label.clone(),
             cpus: cpus.join(" "),
@@ -177,18 +337,13 @@ impl Partition {
             digests: digest_rows(plan, digests, partition),
             dtb: format!("{} {}", cells(partition.dtb.base().get()), cells(partition.dtb.len())),
             areas,
-            console: format!("{}_console", reference(&partition.name)),
+            console: own(CONSOLE),
+            console_ref: format!("{}_console", reference(&partition.name)),
             channel: partition.console,
-            channels: partition.channels.iter().map(|end| channel(plan, partition, end)).collect(),
-            dma_window: partition.devices.iter().any(|device| device.dma).then(|| DmaWindow {
-                r#ref: format!("{}_dma", reference(&partition.name)),
-                size: cells(plan.areas[partition.memory].span.len()),
-            }),
-            devices: partition
-                .devices
-                .iter()
-                .map(|d| Assigned { name: d.node.clone(), device: d.device.clone(), dma: d.dma })
-                .collect(),
+            channels: partition.channels.iter().map(|end| channel(plan, names, partition, end)).collect(),
+            dma_window: partition.dma.as_ref().map(|dma| reference(&dma.node)).unwrap_or_default(),
+            devices: partition.assigned(plan.hypervisor).map(assigned).collect(),
+            portal_devices: partition.portal_devices.iter().map(assigned).collect(),
             managed: partition.manages.iter().map(manages).collect(),
             bootargs: partition.bootargs.clone(),
             slow_traps: !partition.fast_traps,
@@ -202,10 +357,10 @@ fn partition_reference(partition: &PartitionPlan) -> String {
 }
 
 /// One end of a channel between partitions, and the label of the other.
-fn channel(plan: &LoadPlan, partition: &PartitionPlan, end: &ChannelEnd) -> Channel {
+fn channel(plan: &LoadPlan, names: Names<'_>, partition: &PartitionPlan, end: &ChannelEnd) -> Channel {
     let label = |partition: &str| format!("{}_{}", reference(partition), end.node.replace('-', "_"));
     let peer = label(&plan.partitions[end.peer].name);
-    Channel { name: end.node.clone(), r#ref: label(&partition.name), peer }
+    Channel { name: names.of(&[&partition.name, &end.node]), r#ref: label(&partition.name), peer }
 }
 
 /// `<source destination length>`, each two cells.
@@ -231,6 +386,7 @@ fn digest_rows(plan: &LoadPlan, digests: &Digests, partition: &PartitionPlan) ->
 pub struct BootCmd {
     board: String,
     profile: String,
+    medium: &'static str,
     directory: String,
     bootm_size: Option<String>,
     bootargs: String,
@@ -248,30 +404,36 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn of(part: &Part) -> Self {
-        Self { file: part.file.clone(), load: hex(part.load) }
+    /// U-Boot's numbers are hexadecimal with or without a prefix.
+    fn of(plan: &LoadPlan, part: &Part) -> Self {
+        Self { file: part.file.clone(), load: format!("{:#x}", plan.effective(part)) }
     }
-}
-
-/// An address for U-Boot, whose numbers are hexadecimal with or without a prefix.
-fn hex(address: TruePhys) -> String {
-    format!("{:#x}", address.get())
 }
 
 impl BootCmd {
     /// The context of `plan`.
     pub fn of(plan: &LoadPlan) -> Self {
         let with = |roles: &[Role]| -> Vec<Loaded> {
-            plan.parts.iter().filter(|part| roles.contains(&part.role)).map(Loaded::of).collect()
+            plan.parts.iter().filter(|part| roles.contains(&part.role)).map(|part| Loaded::of(plan, part)).collect()
         };
-        let one = |role: Role| Loaded::of(plan.part(role).expect("placement makes every board's fixed parts"));
+        let one = |role: Role| Loaded::of(plan, plan.part(role).expect("placement makes every board's fixed parts"));
         Self {
             board: plan.board.name.clone(),
             profile: plan.profile.name.clone(),
+            medium: match plan.media {
+                Media::Ram => "RAM",
+                Media::Nor => "NOR flash",
+            },
             directory: format!("{}-{}", plan.board.name, plan.profile.name),
             bootm_size: plan.board.uboot.bootm_size.map(|size| format!("{size:#x}")),
             bootargs: plan.hv_bootargs.clone(),
-            fetched: with(&[Role::Kernel, Role::Rootfs, Role::Hypervisor, Role::HardwareTree, Role::Configuration]),
+            fetched: match plan.media {
+                Media::Ram => {
+                    with(&[Role::Kernel, Role::Rootfs, Role::Hypervisor, Role::HardwareTree, Role::Configuration])
+                }
+                // What lies in flash is used where it lies.
+                Media::Nor => Vec::new(),
+            },
             images: with(&[Role::Kernel, Role::Rootfs, Role::Hypervisor]),
             trees: with(&[Role::Configuration, Role::HardwareTree]),
             hypervisor: one(Role::Hypervisor),

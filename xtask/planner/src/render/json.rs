@@ -1,6 +1,7 @@
 //! The plan as JSON: for machines (`check --json`), and as what the manifest's plan hash is taken of.
 
 use citrine_formats::addr::Address as _;
+use citrine_formats::manifest::Media;
 use serde_json::{Value, json};
 
 use crate::plan::{AreaOwner, LoadPlan};
@@ -54,12 +55,16 @@ pub fn plan(plan: &LoadPlan) -> Value {
         .iter()
         .map(|part| json!({ "name": part.file, "role": part.role, "load": part.load.get(), "window": part.window }))
         .collect();
-    json!({
+    let mut object = json!({
         "board": plan.board.name,
         "profile": plan.profile.name,
         "hypervisor_bootargs": plan.hv_bootargs,
         "areas": areas,
         "partitions": partitions,
         "parts": parts,
-    })
+    });
+    if plan.media == Media::Nor {
+        object["media"] = json!(plan.media);
+    }
+    object
 }

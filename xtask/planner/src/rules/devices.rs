@@ -1,5 +1,7 @@
 //! Which devices of the board belong to whom, judged by what the board's hardware tree says of them.
 
+use std::collections::BTreeMap;
+
 use citrine_formats::addr::{Address as _, Size, TruePhys};
 
 use crate::diag::{Code, Diagnostic, Label, Severity};
@@ -66,12 +68,58 @@ const TREE_CPU: u64 = 160;
 /// Judges whether the board has the devices that are given.
 pub fn known(plan: &LoadPlan) -> Vec<Diagnostic> {
     let Some(inventory) = &plan.board.inventory else { return Vec::new() };
-    let judged = given(plan).into_iter().filter_map(|given| match inventory.find(given.name) {
+    // What reaches memory through portals may belong to anyone, but must be there.
+    let through = plan.partitions.iter().flat_map(|partition| {
+        partition.portal_devices.iter().map(move |device| {
+            let label = plan.profile.places.label(&device.path, "named here");
+            Given { owner: Some(partition), name: &device.device, label }
+        })
+    });
+    let judged = given(plan).into_iter().chain(through).filter_map(|given| match inventory.find(given.name) {
         Found::Device(_) => None,
         Found::Below(device) => Some(part_of(&given, device)),
+        Found::Nothing if is_vendors(plan, &given) => None,
         Found::Nothing => Some(unknown(plan, inventory, &given)),
     });
-    judged.collect()
+    judged.chain(only_vendors(plan)).collect()
+}
+
+fn is_vendors(plan: &LoadPlan, given: &Given<'_>) -> bool {
+    plan.board.vendor_devices.iter().any(|known| known == given.name)
+}
+
+/// Says of each owner which of its devices only the vendor's hardware tree has.
+fn only_vendors(plan: &LoadPlan) -> Vec<Diagnostic> {
+    let Some(inventory) = &plan.board.inventory else { return Vec::new() };
+    let mut owners: BTreeMap<String, Vec<Given<'_>>> = BTreeMap::new();
+    for given in given(plan) {
+        if inventory.find(given.name) == Found::Nothing && is_vendors(plan, &given) {
+            owners.entry(given.owner()).or_default().push(given);
+        }
+    }
+    let said = owners.into_iter().filter_map(|(owner, devices)| {
+        let first = devices.first()?;
+        let names: Vec<&str> = devices.iter().map(|given| given.name).collect();
+        let which = match names.as_slice() {
+            [one] => format!("`{one}` of {owner}"),
+            [some @ .., last] if names.len() < 5 => format!("`{}` and `{last}` of {owner}", some.join("`, `")),
+            [one, two, rest @ ..] => format!("`{one}`, `{two}` and {} more devices of {owner}", rest.len()),
+            [] => return None,
+        };
+        let index = plan.board.vendor_devices.iter().position(|known| known == first.name)?;
+        Some(
+            Diagnostic::new(
+                UNCONFIRMED,
+                Severity::Notice,
+                format!("only the hardware tree of the vendor's SDK has {which}"),
+            )
+            .primary(first.label.clone())
+            .related(plan.board.places.label(&format!("vendor-tree/devices/{index}"), "listed here"))
+            .fact("devices", names.join(" "))
+            .help("load that tree in place of the bundle's: with the kernel's own, they will be missing"),
+        )
+    });
+    said.collect()
 }
 
 /// Judges every pair of devices that are given.
@@ -145,10 +193,13 @@ fn given(plan: &LoadPlan) -> Vec<Given<'_>> {
         let label = board("uart/0/alias".to_owned(), "the console of the hypervisor");
         all.push(Given { owner: None, name: &uart.alias, label });
     }
+    for device in &plan.own_devices {
+        let label = plan.profile.places.label(&device.path, "the hypervisor has it");
+        all.push(Given { owner: None, name: &device.device, label });
+    }
     for partition in &plan.partitions {
-        for (index, device) in partition.devices.iter().enumerate() {
-            let path = format!("partition/{}/devices/{index}", partition.name);
-            let label = plan.profile.places.label(&path, format!("{} has it", partition.name));
+        for device in partition.assigned(plan.hypervisor) {
+            let label = plan.profile.places.label(&device.path, format!("{} has it", partition.name));
             all.push(Given { owner: Some(partition), name: &device.device, label });
         }
     }
@@ -157,7 +208,7 @@ fn given(plan: &LoadPlan) -> Vec<Given<'_>> {
 
 /// Judges whether the bundled hypervisor assigns devices at all.
 pub fn assignment(plan: &LoadPlan) -> Vec<Diagnostic> {
-    let partitions = plan.partitions.iter().filter(|partition| !partition.devices.is_empty());
+    let partitions = plan.partitions.iter().filter(|partition| partition.assigned(plan.hypervisor).next().is_some());
     let refused = partitions.filter(|_| !plan.hypervisor.devices).map(|partition| {
         let path = format!("partition/{}/devices", partition.name);
         let message = format!(
@@ -167,7 +218,7 @@ pub fn assignment(plan: &LoadPlan) -> Vec<Diagnostic> {
         Diagnostic::error(NO_ASSIGNMENT, message)
             .primary(plan.profile.places.label(&path, "these devices"))
             .fact("partition", &partition.name)
-            .fact("devices", partition.devices.len())
+            .fact("devices", partition.assigned(plan.hypervisor).count())
             .help("leave `devices` out, or bundle a hypervisor that assigns them: --hypervisor FILE")
     });
     refused.collect()
@@ -182,7 +233,7 @@ fn no_inventory(plan: &LoadPlan) -> Option<Diagnostic> {
     if plan.board.inventory.is_some() {
         return None;
     }
-    let partition = plan.partitions.iter().find(|partition| !partition.devices.is_empty())?;
+    let partition = plan.partitions.iter().find(|partition| partition.assigned(plan.hypervisor).next().is_some())?;
     let path = format!("partition/{}/devices", partition.name);
     let board = &plan.board.name;
     Some(
@@ -197,12 +248,6 @@ fn no_inventory(plan: &LoadPlan) -> Option<Diagnostic> {
 fn unknown(plan: &LoadPlan, inventory: &Inventory, given: &Given<'_>) -> Diagnostic {
     let board = &plan.board;
     let fill = |diagnostic: Diagnostic| diagnostic.primary(given.label.clone()).fact("device", given.name);
-    if let Some(index) = board.vendor_devices.iter().position(|known| known == given.name) {
-        let message = format!("only the hardware tree of the vendor's SDK has `{}`", given.name);
-        return fill(Diagnostic::new(UNCONFIRMED, Severity::Notice, message))
-            .related(board.places.label(&format!("vendor-tree/devices/{index}"), "listed here"))
-            .help("load that tree in place of the bundle's: with the kernel's own, the device will be missing");
-    }
     let kind = if given.name.starts_with('/') { "path" } else { "alias" };
     let diagnostic = Diagnostic::error(
         NO_SUCH_DEVICE,

@@ -3,6 +3,7 @@
 //! [`citrine_core::rules`] speaks of names; here every name gets its place in the board's file or the
 //! profile, and the cure in the profile's words.
 
+use citrine_core::capabilities::Capabilities;
 use citrine_core::config::{
     Area, Channel, ChannelEnd, ChannelId, Config, Console, CpuRange, Hypervisor, ImageRow, MAX_CHANNELS, MAX_MANAGED,
     Managed, Mapping, Partition, Role,
@@ -18,6 +19,25 @@ use crate::units::cpu_runs;
 
 /// More than the hypervisor can hold.
 pub const TOO_MANY: Code = Code::new('P', 103);
+
+/// The bundle has another hypervisor than the profile is written for.
+pub const OTHER_HYPERVISOR: Code = Code::new('P', 105);
+
+/// Judges whether the hypervisor is the one that the profile is written for.
+pub fn meant(plan: &LoadPlan) -> Vec<Diagnostic> {
+    let meant = plan.profile.hypervisor.firmware.capabilities();
+    // What is written for ours asks for nothing that the other could not do.
+    if meant == plan.hypervisor || meant == Capabilities::CITRINE {
+        return Vec::new();
+    }
+    let (name, have) = (&plan.profile.name, plan.hypervisor.name);
+    let message = format!("profile {name} is written for {}, and the bundle would have {have}", meant.name);
+    vec![
+        Diagnostic::error(OTHER_HYPERVISOR, message)
+            .primary(plan.profile.places.label("hypervisor/firmware", "written for this one"))
+            .help("give its image: --hypervisor FILE"),
+    ]
+}
 
 /// Runs the hypervisor's rules on the plan.
 pub fn check(plan: &LoadPlan) -> Vec<Diagnostic> {
@@ -118,7 +138,7 @@ fn partition<'p>(plan: &'p LoadPlan, partition: &'p PartitionPlan, console: &'p 
             .map(|managed| Managed { name: &managed.node, partition: managed.partition })
             .take(MAX_MANAGED)
             .collect(),
-        devices: partition.devices.len(),
+        devices: partition.assigned(plan.hypervisor).count(),
         starts: true,
         slow_traps: !partition.fast_traps,
     }

@@ -1,7 +1,7 @@
 //! What U-Boot can do with the parts.
 
 use citrine_formats::addr::{Address as _, Hex, Size};
-use citrine_formats::manifest::Role;
+use citrine_formats::manifest::{Media, Role};
 
 use crate::diag::{Code, Diagnostic};
 use crate::plan::LoadPlan;
@@ -42,7 +42,8 @@ pub fn bootargs(plan: &LoadPlan) -> Vec<Diagnostic> {
 /// Judges whether U-Boot reaches where the parts are loaded.
 pub fn reach(plan: &LoadPlan) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    for part in &plan.parts {
+    // All of the flash has an address below 4 GiB: the board's file says which.
+    for part in plan.parts.iter().filter(|_| plan.media == Media::Ram) {
         let size = plan.size_of(part);
         let end = part.load.get().saturating_add(size.unwrap_or(1));
         if end > MAPPED {

@@ -3,6 +3,7 @@
 //! One file per family, each rule a function from the plan to diagnostics. Rules that the hypervisor can
 //! check for itself live in `citrine_core::rules` and are called from here through [`hypervisor`].
 
+pub mod datapath;
 pub mod devices;
 pub mod guest;
 pub mod hypervisor;
@@ -49,7 +50,7 @@ fn is_about_bytes_of(diagnostic: &Diagnostic, file: &str) -> bool {
 pub type Rule = fn(&LoadPlan) -> Vec<Diagnostic>;
 
 /// Every rule with its name, in the order in which they are asked.
-pub const RULES: [(&str, Rule); 23] = [
+pub const RULES: [(&str, Rule); 28] = [
     ("the hypervisor's own", hypervisor::check),
     ("unused CPUs", partition::unused_cpus),
     ("silent consoles", partition::silent),
@@ -73,6 +74,11 @@ pub const RULES: [(&str, Rule); 23] = [
     ("access windows", devices::access_windows),
     ("windows of guest trees", devices::tree_windows),
     ("inventory", devices::inventory),
+    ("optional devices", datapath::left_out),
+    ("divided windows", datapath::windows),
+    ("numbers of the data path", datapath::numbers),
+    ("names that the profile gives", names::given),
+    ("the hypervisor that is meant", hypervisor::meant),
 ];
 
 /// Everything that is wrong with `plan`, errors first, each group in the order of its places.

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::diag::{Diagnostic, Label};
-use crate::input::DUPLICATE_NAME;
+use crate::input::reader::nearest;
+use crate::input::{DUPLICATE_NAME, UNKNOWN_NAME};
 use crate::plan::LoadPlan;
+use crate::render::names;
 
 /// Nodes that the template itself makes at the tree's root.
 const FIXED_NODES: [&str; 2] = ["hypervisor-config", "byte-channel-mux"];
@@ -50,4 +52,26 @@ pub fn labels(plan: &LoadPlan) -> Vec<Diagnostic> {
         }
     }
     found
+}
+
+/// Judges whether the nodes are there that the profile gives names to.
+pub fn given(plan: &LoadPlan) -> Vec<Diagnostic> {
+    if plan.profile.names.is_empty() {
+        return Vec::new();
+    }
+    let paths = names::paths(plan);
+    let unknown = plan.profile.names.keys().filter(|path| !paths.contains(*path));
+    let said = unknown.map(|path| {
+        Diagnostic::error(UNKNOWN_NAME, format!("hv.dts has no node `{}` to give another name", path.escape_debug()))
+            .primary(plan.profile.places.label(&format!("names/{path}"), "named here"))
+            .help(match nearest(path, paths.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => {
+                    "a device gets its name where it is assigned, by `node`; other paths are as `render` shows them \
+                         without [names]"
+                        .to_owned()
+                }
+            })
+    });
+    said.collect()
 }

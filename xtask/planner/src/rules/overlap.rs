@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use citrine_formats::addr::{Hex, Size, Span, TruePhys};
 
+use citrine_formats::manifest::Media;
+
 use crate::diag::{Code, Diagnostic, Severity};
 use crate::plan::{LoadPlan, Part};
 use crate::stages::{Claim, ClaimKind, Stage, Subject, claims, common_stage};
@@ -18,6 +20,9 @@ pub const LARGER_THAN_WINDOW: Code = Code::new('L', 103);
 pub const NOT_IN_RAM: Code = Code::new('L', 106);
 /// A part lies in the boot loader's own memory.
 pub const LOADER_MEMORY: Code = Code::new('U', 103);
+
+/// A part would be written over flash that belongs to others.
+pub const RESERVED_FLASH: Code = Code::new('N', 102);
 
 /// Judges every part against its window and the board's memory.
 pub fn parts(plan: &LoadPlan) -> Vec<Diagnostic> {
@@ -67,7 +72,8 @@ fn part_alone(plan: &LoadPlan, part: &Part) -> Option<Diagnostic> {
     let place = plan.label(&part.decided, format!("{} is loaded at {}", part.file, part.load));
     let size = plan.size_of(part);
     let loaded = Span::new(part.load, size.unwrap_or(1));
-    if !loaded.is_ok_and(|span| plan.board.has_ram(&span)) {
+    // In the flash, slots lie where the board's file has some, or they are not read.
+    if plan.media == Media::Ram && !loaded.is_ok_and(|span| plan.board.has_ram(&span)) {
         let what = match size {
             Some(size) => format!("{} has {size} bytes at {}", part.file, part.load),
             None => format!("{} is loaded at {}", part.file, part.load),
@@ -113,8 +119,9 @@ impl<'c> Conflict<'c> {
         let (mover, other) = match (a.kind, b.kind) {
             // Two areas are the hypervisor's own rule (H106); two loader ranges the board file's business.
             (ClaimKind::Area, ClaimKind::Area) | (ClaimKind::Loader, ClaimKind::Loader) => return None,
+            (ClaimKind::Reserved, ClaimKind::Reserved) => return None,
             (ClaimKind::Window, _) => (a, b),
-            (_, ClaimKind::Window) | (ClaimKind::Loader, _) => (b, a),
+            (_, ClaimKind::Window) | (ClaimKind::Loader | ClaimKind::Reserved, _) => (b, a),
             _ => (a, b),
         };
         Some(Self { mover, other, common, stage })
@@ -146,6 +153,9 @@ impl<'c> Conflict<'c> {
             let both = format!("{} and {} both own {common} {stage}", mover.owner, other.owner);
             if other.kind == ClaimKind::Loader {
                 Diagnostic::error(LOADER_MEMORY, both).help("choose an address outside the boot loader's own memory")
+            } else if other.kind == ClaimKind::Reserved {
+                Diagnostic::error(RESERVED_FLASH, both)
+                    .help("the board does not start without it; move the slot, or the area, in the board's file")
             } else {
                 Diagnostic::error(OVERLAP, both).help("move one of them, or leave its address out to have it placed")
             }

@@ -37,3 +37,17 @@ pub fn profile(name: &str) -> Profile {
 pub fn artifacts() -> Artifacts {
     BTreeMap::from([("linux".to_owned(), (Role::Kernel, None)), ("busybox".to_owned(), (Role::Rootfs, None))])
 }
+
+/// The names of all shipped profiles.
+#[allow(dead_code, reason = "not every test asks for all of them")]
+pub fn profiles() -> [&'static str; 10] {
+    ["two-linux", "two-linux-sdk", "one-linux", "hello", "echo", "hostile", "ipi", "manager", "timer", "twin"]
+}
+
+/// All artifacts that the shipped profiles name, not yet built.
+#[allow(dead_code, reason = "not every test asks for all of them")]
+pub fn all_artifacts() -> Artifacts {
+    let kernels = ["echo", "hello", "hostile", "ipi", "manager", "sentinel", "timer", "twin"];
+    let kernels = kernels.map(|name| (name.to_owned(), (Role::Kernel, None)));
+    artifacts().into_iter().chain(kernels).collect()
+}

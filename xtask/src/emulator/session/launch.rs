@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
@@ -36,12 +36,7 @@ impl Session {
         fs_err::write(&tree_file, control_tree)
             .map_err(|error| unusable(&tree_file, "U-Boot's control tree", &error))?;
 
-        let mut args = boot.machine.arguments(OsString::new());
-        args.extend(["-dtb".into(), tree_file.into()]);
-        for preload in &boot.preloads {
-            let place = format!(",addr={:#x},force-raw=on", preload.addr.0);
-            args.extend(["-device".into(), option("loader,file=", &preload.path, &place)]);
-        }
+        let mut args = arguments(boot, tree_file);
         // Both ends of a connected pair: nothing to name, to race for, or to remove afterwards.
         let mut inherited: Vec<OwnedFd> = Vec::new();
         let mut socket = |name: &str, args: &mut Vec<OsString>| -> Result<UnixStream> {
@@ -95,6 +90,17 @@ impl Session {
             interrupted: boot.interrupted,
         })
     }
+}
+
+/// The machine with what lies in its memory; its serial lines are for the caller.
+pub(in crate::emulator) fn arguments(boot: &Boot<'_>, tree_file: PathBuf) -> Vec<OsString> {
+    let mut args = boot.machine.arguments(OsString::new());
+    args.extend(["-dtb".into(), tree_file.into()]);
+    for preload in &boot.preloads {
+        let place = format!(",addr={:#x},force-raw=on", preload.addr.0);
+        args.extend(["-device".into(), option("loader,file=", &preload.path, &place)]);
+    }
+    args
 }
 
 /// QEMU that ends before it greets says why on its standard error.

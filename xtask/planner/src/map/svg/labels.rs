@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use citrine_formats::addr::{Address as _, Hex, Size, Span, TruePhys};
+use citrine_formats::manifest::Media;
 
 use super::axis::{LINE, Row};
 use super::ink::{Anchor, Canvas, Font, Frame};
@@ -100,6 +101,10 @@ impl Sheet<'_> {
             let details = [format!("{}{users}", region.size()), region.size()];
             if let Some(frame) = self.frame(&region.span, &region.stages) {
                 above = above.get(1..).unwrap_or_default();
+                if region.kind == Kind::Flash && self.map.plan.media == Media::Nor {
+                    // The bank lies under all that is in it; its notes name it.
+                    continue;
+                }
                 name(canvas, frame, above, &region.name, &details);
             }
             let room = region.room.as_ref().and_then(|room| self.frame(&room.span, &region.stages));

@@ -1,6 +1,7 @@
 //! What stands below the columns: how to read them, how far every image may grow, and who has how much.
 
 use citrine_formats::addr::Size;
+use citrine_formats::manifest::Media;
 
 use super::ink::{Anchor, Canvas, Font, Frame};
 use super::{MARGIN, Sheet, style};
@@ -116,9 +117,12 @@ fn totals(sheet: &Sheet<'_>, canvas: &mut Canvas, column: &mut Column) {
         };
         column.remark(canvas, &style::class(&region.owner), &text);
     }
-    let area = &plan.board.image_area;
-    let text = format!("{}: the image area, for the images that a restart reads again", Size(area.len()));
-    column.remark(canvas, "lane+room all", &text);
+    let in_flash = plan.media == Media::Nor;
+    if !in_flash {
+        let area = &plan.board.image_area;
+        let text = format!("{}: the image area, for the images that a restart reads again", Size(area.len()));
+        column.remark(canvas, "lane+room all", &text);
+    }
     let free: u64 = map.gaps(&[Stage::Run]).iter().filter(|gap| !gap.reserved).map(|gap| gap.span.len()).sum();
     column.remark(canvas, "lane", &format!("{} of {}: free", Size(free), Size(plan.board.ram_size())));
     if sheet.stages.contains(&Stage::Load) {
@@ -126,11 +130,14 @@ fn totals(sheet: &Sheet<'_>, canvas: &mut Canvas, column: &mut Column) {
     }
     let nor = plan.board.nor.as_ref().map(|nor| {
         format!(
-            "NOR flash: {} at {}, for U-Boot at {:#x}. The plan puts nothing there; what else lies in it, the \
-             board's file does not say.",
+            "NOR flash: {} at {}, for U-Boot at {:#x}. {}",
             Size(nor.span.len()),
             nor.span.base(),
-            nor.window
+            nor.window,
+            match in_flash {
+                true => "A restart reads the images there again; the next version of a part goes to its other slot.",
+                false => "The plan puts nothing there; what else lies in it, the board's file does not say.",
+            }
         )
     });
     let none = || "Flash: the board's file declares none.".to_owned();

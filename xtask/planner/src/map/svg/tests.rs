@@ -2,9 +2,12 @@
 
 use proptest::prelude::*;
 
+use citrine_formats::manifest::Role;
+
 use super::ink::Shape;
 use super::*;
 use crate::map::tests::{kernel, numbers, plan_of, shaken, two_linux};
+use crate::place::{Second, place_in_flash};
 use crate::plan::LoadPlan;
 
 /// Panics when something stands on something else, or outside.
@@ -101,6 +104,26 @@ fn everything_is_named() {
     ] {
         assert!(texts.contains(&wanted), "{wanted} is missing: {texts:#?}");
     }
+}
+
+#[test]
+fn what_lies_in_the_flash_is_named_and_the_bank_under_it_is_not() {
+    let ram = plan_of("p4080ds", &two_linux(), kernel());
+    let known = |image: &str| {
+        [("linux", "kernel.uImage", Role::Kernel), ("busybox", "rootfs.uImage", Role::Rootfs)]
+            .into_iter()
+            .find(|(name, ..)| *name == image)
+            .map(|(name, file, role)| (name.to_owned(), (role, ram.facts.get(file).cloned())))
+    };
+    let artifacts = ["linux", "busybox"].into_iter().filter_map(known).collect();
+    let plan = place_in_flash(&ram.board, &ram.profile, &artifacts, &Second::new()).unwrap();
+    let picture = judge(&plan, &Stage::ALL);
+    let texts = texts(&picture);
+    for wanted in ["kernel.uImage", "other slot of kernel.uImage", "boot-nor.scr"] {
+        assert!(texts.contains(&wanted), "{wanted} is missing: {texts:#?}");
+    }
+    assert!(!texts.contains(&"NOR flash") && !texts.contains(&"128 MiB"), "{texts:#?}");
+    assert!(texts.join(" ").contains("A restart reads the images there again"), "{texts:#?}");
 }
 
 #[test]
