@@ -25,6 +25,15 @@ pub fn stranger() -> PrivateKey {
     PrivateKey::from(Ed25519Keypair::from_seed(&[2; 32]))
 }
 
+/// The key that the firmware believes.
+pub fn firmware() -> PrivateKey {
+    PrivateKey::from(Ed25519Keypair::from_seed(&[3; 32]))
+}
+
+fn firmware_key() -> citrine_formats::signature::Key {
+    pack::configuration_key(firmware().public_key()).unwrap()
+}
+
 /// The text of the file of trusted keys.
 pub fn allowed_signers() -> String {
     let public = trusted().public_key().to_openssh().unwrap();
@@ -57,6 +66,12 @@ pub fn assembled(board: &str, profile: &str, fill: u8) -> Assembled<'static> {
         part("uImage", Role::Kernel, 0x2_0000, image(Kind::Kernel, Compression::Gzip, "linux", 700)),
         part("rootfs.uboot", Role::Rootfs, 0x3_0000, image(Kind::Ramdisk, Compression::Gzip, "rootfs", 448)),
         part("boot.scr", Role::Script, 0x4_0000, script("boot", EPOCH, "bootm 78700000 - 78800000\n").unwrap()),
+        part("hv.dtb", Role::Configuration, 0x6_0000, Content::plain(vec![fill; 90])),
+        PartSource {
+            entry: None,
+            uncompressed: None,
+            ..part("hv.dtb.sig", Role::Signature, 0x7_0000, Content::unsigned(firmware_key()))
+        },
         part("profile.json", Role::Profile, 0x5_0000, Content::plain(b"{}\n".as_slice())),
     ];
     let input = |name: &str| Input {
@@ -77,7 +92,13 @@ pub fn assembled(board: &str, profile: &str, fill: u8) -> Assembled<'static> {
         soc: "p4080".to_owned(),
         source_date_epoch: EPOCH,
     };
-    pack::assemble(subject, parts).unwrap()
+    let mut bundle = pack::assemble(subject, parts).unwrap();
+    pack::sign_configurations(&mut bundle, &mut |_, key, tree| {
+        assert_eq!(*key, firmware_key());
+        pack::configuration_signature(&firmware(), tree).map(Some)
+    })
+    .unwrap();
+    bundle
 }
 
 /// The archive of `bundle`, signed with `keys`.
@@ -195,6 +216,16 @@ impl Forge {
         member.set_data(text.replacen(from, to, 1).into_bytes());
     }
 
+    /// The manifest without the first piece from `start` by way of `with` to `end`; the signature is left as it is.
+    pub fn edit_between(&mut self, start: &str, with: &str, end: &str) {
+        let text = String::from_utf8(self.member("manifest.json").data.clone()).unwrap();
+        let from = text.find(start).unwrap();
+        let len = text[from..].find(end).unwrap() + end.len();
+        let piece = text[from..from + len].to_owned();
+        assert!(piece.contains(with), "{piece}");
+        self.edit(&piece, "");
+    }
+
     /// Signs the manifest as it is now, with `keys` in this order.
     pub fn sign(&mut self, keys: &[PrivateKey]) {
         self.sign_as("citrine-bundle", keys);
@@ -202,7 +233,7 @@ impl Forge {
 
     pub fn sign_as(&mut self, namespace: &str, keys: &[PrivateKey]) {
         let text = self.members[0].data.clone();
-        self.members.retain(|member| !member.name().ends_with(".sig"));
+        self.members.retain(|member| !member.name().starts_with("manifest.json."));
         for (index, key) in keys.iter().enumerate() {
             let signature = key.sign(namespace, HashAlg::Sha512, &text).unwrap();
             let name = citrine_formats::manifest::signature_name(index);

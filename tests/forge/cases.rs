@@ -1,87 +1,87 @@
-//! The cases of `tests/bad/` that have a `forge.toml`: a forged bundle, the tool's arguments, and what it must
-//! say. With `CITRINE_BLESS=1` in the environment it writes down what it says; read that before committing it.
+//! The cases: one directory each, called `CLASS-NUMBER-SLUG`.
+//!
+//! The letter is the class of attack: A the signature does not cover what is used, B two parsers with two meanings, C
+//! header fields believed early, D what unpacking would do, E bombs, F change between check and use, G absent taken for
+//! accepted, H an old, another or a mixed bundle, I device trees, J text that a script would run, K supply chain, L
+//! secrets.
+//!
+//! A directory that is called as a forgery in `mutations.rs` is about that bundle; another has its own input: a profile,
+//! a tree. `case.toml` says what the tool is called with, if that is not `verify`. `expected.txt` is all that the tool
+//! says; the code in its first line is the one that every verifier of ours must give. `elsewhere.toml` names attacks,
+//! class by class, whose input stands in `tests/bad/` already.
 
-use std::path::Path;
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::bundle::{allowed_signers, trusted};
-use crate::{forged, project};
+use crate::mutations::forged;
 
-/// One case.
+/// The classes of attack.
+pub const CLASSES: &str = "ABCDEFGHIJKL";
+
+/// One directory.
+pub struct Case {
+    /// Its name.
+    pub name: String,
+    pub dir: PathBuf,
+}
+
+/// How the tool is called, when it is not `verify bundle.tar --keys keys`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Case {
-    /// Name of the forgery that becomes `bundle.tar`; `none` is the good bundle.
-    mutation: String,
-    /// What the tool is called with.
-    args: Vec<String>,
+pub struct Call {
+    /// What it is called with, in a directory that holds the case's files, `bundle.tar`, `keys`, and `key`.
+    pub args: Vec<String>,
+    /// The forgery that is `bundle.tar`, if it is not the case's own.
+    pub mutation: Option<String>,
 }
 
-#[test]
-fn each_code_is_said_as_expected() {
-    let mut count = 0;
-    let mut wrong = Vec::new();
-    let mut dirs: Vec<_> =
-        std::fs::read_dir(project().join("tests/bad")).unwrap().map(|dir| dir.unwrap().path()).collect();
-    dirs.sort();
-    for dir in dirs.iter().filter(|dir| dir.join("forge.toml").exists()) {
-        count += 1;
-        let said = run(dir);
-        let expected = dir.join("expected.txt");
-        if std::env::var_os("CITRINE_BLESS").is_some() {
-            std::fs::write(&expected, &said).unwrap();
-        }
-        let code = dir.file_name().unwrap().to_str().unwrap().split('-').next().unwrap();
-        if !said.starts_with(&format!("error[{code}]")) || std::fs::read_to_string(&expected).ok() != Some(said.clone())
-        {
-            wrong.push(format!("{}:\n{said}", dir.display()));
-        }
+impl Case {
+    pub fn class(&self) -> char {
+        self.name.chars().next().unwrap()
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(count >= 15, "{count}");
+
+    /// The forged bundle; none for another kind of input.
+    pub fn bundle(&self) -> Option<Vec<u8>> {
+        forged(&self.name)
+    }
+
+    /// What it says about the call.
+    pub fn call(&self) -> Option<Call> {
+        let text = std::fs::read_to_string(self.dir.join("case.toml")).ok()?;
+        Some(toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", self.name)))
+    }
+
+    /// All that the tool says; nothing before it has been blessed.
+    pub fn expected(&self) -> String {
+        std::fs::read_to_string(self.dir.join("expected.txt")).unwrap_or_default()
+    }
 }
 
-fn run(dir: &Path) -> String {
-    let case: Case = toml::from_str(&std::fs::read_to_string(dir.join("forge.toml")).unwrap()).unwrap();
-    let work = tempfile::tempdir().unwrap();
-    let at = |name: &str| work.path().join(name);
-    std::fs::write(at("bundle.tar"), forged(&case.mutation)).unwrap();
-    std::fs::write(at("keys"), allowed_signers()).unwrap();
-    std::fs::write(at("key"), trusted().to_openssh(ssh_key::LineEnding::LF).unwrap().as_bytes()).unwrap();
-    for file in std::fs::read_dir(dir).unwrap().map(|file| file.unwrap()) {
-        std::fs::copy(file.path(), at(file.file_name().to_str().unwrap())).unwrap();
-    }
-    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .args(&case.args)
-        .current_dir(work.path())
-        .env("XDG_CONFIG_HOME", work.path())
-        .env("COLUMNS", "100")
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", dir.display());
-    assert!(output.stdout.is_empty(), "{}: {}", dir.display(), String::from_utf8_lossy(&output.stdout));
-    String::from_utf8(output.stderr).unwrap()
+/// The code of the first diagnostic.
+pub fn code_in(said: &str) -> Option<String> {
+    Some(said.strip_prefix("error[")?.split_once(']')?.0.to_owned())
 }
 
-#[test]
-fn a_good_bundle_is_shown() {
-    let work = tempfile::tempdir().unwrap();
-    std::fs::write(work.path().join("bundle.tar"), forged("none")).unwrap();
-    std::fs::write(work.path().join("keys"), allowed_signers()).unwrap();
-    let tool = |args: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_xtask")).args(args).current_dir(work.path()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let text = tool(&["verify", "bundle.tar", "--keys", "keys", "--board", "p4080ds"]);
-    for line in ["board     p4080ds (p4080, e500mc)", "signer    owner@example.org SHA256:", "trusted by keys\n"] {
-        assert!(text.contains(line), "{text}");
-    }
-    let json: serde_json::Value =
-        serde_json::from_str(&tool(&["--json", "verify", "bundle.tar", "--keys", "keys"])).unwrap();
-    assert_eq!(json["type"], "verified");
-    assert!(text.contains(json["identity"].as_str().unwrap()), "{text}");
-    assert_eq!(json["signers"][0]["development"], false);
+/// The root of the checkout.
+pub fn project() -> PathBuf {
+    let mut dirs = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    dirs.find(|dir| dir.join("boards").is_dir()).unwrap().to_owned()
+}
+
+/// All cases, by name.
+pub fn cases() -> Vec<Case> {
+    let dirs = std::fs::read_dir(project().join("tests/forge")).unwrap().map(|entry| entry.unwrap().path());
+    let mut cases: Vec<Case> = dirs
+        .filter(|path| path.is_dir())
+        .map(|dir| Case { name: dir.file_name().unwrap().to_str().unwrap().to_owned(), dir })
+        .collect();
+    cases.sort_by(|a, b| a.name.cmp(&b.name));
+    cases
+}
+
+/// The attacks whose input stands in `tests/bad/`: directories there by class.
+pub fn elsewhere() -> BTreeMap<char, Vec<String>> {
+    toml::from_str(&std::fs::read_to_string(project().join("tests/forge/elsewhere.toml")).unwrap()).unwrap()
 }

@@ -4,37 +4,28 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod bundle;
+#[allow(dead_code, reason = "the tool's own test uses all of it")]
 mod cases;
+#[path = "../figures.rs"]
+mod figures;
 mod interop;
 mod mutations;
+mod python;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bundle::{BLOCK, Forge, allowed_signers, archive, assembled, check, good, stranger, trusted};
-use mutations::MUTATIONS;
+use cases::{CLASSES, cases, elsewhere, project};
+use figures::figure;
+use mutations::{MUTATIONS, forged};
 use proptest::prelude::*;
 use ssh_key::{HashAlg, PrivateKey};
-
-fn project() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
 
 /// Whether the signature with `a` comes before that with `b`.
 fn ordered(a: &PrivateKey, b: &PrivateKey) -> bool {
     a.fingerprint(HashAlg::Sha256).sha256() < b.fingerprint(HashAlg::Sha256).sha256()
-}
-
-fn forged(name: &str) -> Vec<u8> {
-    if name == "none" {
-        return good();
-    }
-    let mutation = MUTATIONS.iter().find(|mutation| mutation.name == name).unwrap_or_else(|| panic!("no {name}"));
-    let mut forge = Forge::good();
-    (mutation.forge)(&mut forge);
-    forge.to_bytes()
 }
 
 #[test]
@@ -46,62 +37,81 @@ fn the_good_bundle_is_good() {
 
 #[test]
 fn every_forgery_is_refused_with_its_code() {
-    let mut wrong = Vec::new();
-    for mutation in MUTATIONS {
-        let found = match check(&forged(mutation.name)[..]) {
-            Ok(_) => "accepted".to_owned(),
-            Err(error) => format!("{}: {error}", error.code().unwrap()),
+    let (mut wrong, mut refused) = (Vec::new(), 0);
+    // What else the tool is asked to refuse is no forgery by itself.
+    for case in cases().iter().filter(|case| case.call().is_none()) {
+        let Some(bytes) = case.bundle() else { continue };
+        let Err(error) = check(&bytes[..]) else {
+            wrong.push(format!("{} is accepted", case.name));
+            continue;
         };
-        if !found.starts_with(mutation.code) {
-            wrong.push(format!("{}: {} expected, {found}", mutation.name, mutation.code));
+        let said = error.diagnostic("bundle.tar").unwrap();
+        let (head, help) = (format!("error[{}]: {}\n", said.code, said.message), said.help.unwrap());
+        let expected = case.expected();
+        if error.code() == Some(said.code) && expected.starts_with(&head) && expected.contains(&help) {
+            refused += 1;
+        } else {
+            wrong.push(format!("{}: {head}{help}", case.name));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+    figure(&format!("{refused} forged bundles refused of {refused}, each with its code"));
 }
 
 #[test]
-fn every_class_has_forgeries_and_no_two_have_one_name() {
-    let mut classes: BTreeMap<char, usize> = BTreeMap::new();
-    let mut names = BTreeSet::new();
-    let mut archives = BTreeSet::new();
+fn every_class_has_cases_and_no_two_are_the_same() {
+    let (cases, elsewhere) = (cases(), elsewhere());
+    let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+    let (mut forgeries, mut archives) = (BTreeSet::new(), BTreeSet::new());
     for mutation in MUTATIONS {
-        *classes.entry(mutation.class).or_default() += 1;
-        assert!(names.insert(mutation.name), "{}", mutation.name);
-        assert!(archives.insert(forged(mutation.name)), "{} forges what another does", mutation.name);
+        assert!(names.contains(mutation.name), "no tests/forge/{}: `cargo xtask test --bless`", mutation.name);
+        assert!(forgeries.insert(mutation.name), "{}", mutation.name);
+        assert!(archives.insert(forged(mutation.name).unwrap()), "{} forges what another does", mutation.name);
     }
-    assert_eq!(classes.keys().collect::<String>(), "ABCDEGHJL");
+    for name in elsewhere.values().flatten() {
+        assert!(project().join("tests/bad").join(name).join("expected.txt").is_file(), "no tests/bad/{name}");
+    }
+    let mut counts = Vec::new();
+    for class in CLASSES.chars() {
+        let here = cases.iter().filter(|case| case.class() == class);
+        let numbers: Vec<&str> = here.map(|case| &case.name[2..4]).collect();
+        let count = numbers.len() + elsewhere.get(&class).map_or(0, Vec::len);
+        assert!(count >= 3, "class {class}: {count}");
+        let expected: Vec<String> = (1..=numbers.len()).map(|number| format!("{number:02}")).collect();
+        assert_eq!(numbers, expected, "the numbers of class {class}");
+        counts.push(format!("{class} {count}"));
+    }
+    let all = cases.len() + elsewhere.values().map(Vec::len).sum::<usize>();
+    assert!(all >= 60, "{all}");
+    assert!(
+        elsewhere
+            .keys()
+            .chain(&cases.iter().map(cases::Case::class).collect::<BTreeSet<_>>())
+            .all(|class| CLASSES.contains(*class))
+    );
+    figure(&format!("attacks of each class: {}", counts.join(", ")));
 }
 
 /// The second verifier: Python, `ssh-keygen`, and this project's `docs/formats.md`.
 #[test]
 fn another_verifier_agrees_on_every_forgery() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("keys"), allowed_signers()).unwrap();
     let names: Vec<&str> = std::iter::once("none").chain(MUTATIONS.iter().map(|mutation| mutation.name)).collect();
     for name in &names {
-        std::fs::write(dir.path().join(name), forged(name)).unwrap();
+        std::fs::write(dir.path().join(name), forged(name).unwrap()).unwrap();
     }
     let two = archive(&assembled("p4080ds", "two-linux", 1), &[stranger(), trusted()]);
     std::fs::write(dir.path().join("two-signers"), two).unwrap();
-    let output = Command::new("python3")
-        .arg(project().join("tests/forge/verify.py"))
-        .arg("keys")
-        .args(&names)
-        .arg("two-signers")
-        .current_dir(dir.path())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
-    let verdicts: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(' ')).collect();
-    assert_eq!(verdicts.len(), names.len() + 1, "{text}");
-    for (name, verdict) in verdicts {
+    let names = [&names[..], &["two-signers"]].concat();
+    let verdicts = python::verdicts(dir.path(), &allowed_signers(), &names);
+    for (name, verdict) in &verdicts {
         let ours = check(std::fs::File::open(dir.path().join(name)).unwrap());
         match ours {
-            Ok(verified) => assert_eq!(verdict, format!("ok {}", verified.identity), "{name}"),
+            Ok(verified) => assert_eq!(*verdict, format!("ok {}", verified.identity), "{name}"),
             Err(error) => assert!(verdict.starts_with("refused: "), "{name}: {verdict}, but {error}"),
         }
     }
+    figure(&format!("two verifiers agree on {0} of {0} bundles", verdicts.len()));
 }
 
 /// Every bit of the headers, the manifest and its signature; one bit of every other byte, since there all bits
@@ -188,7 +198,7 @@ fn an_endless_input_ends() {
     let start = good();
     assert!(check(std::io::Read::chain(&start[..], std::io::repeat(0))).is_err());
     // A part that announces 8 GiB is refused at its header.
-    let huge = forged("archive-size-huge");
+    let huge = forged("archive-size-huge").unwrap();
     assert!(check(std::io::Read::chain(&huge[..], std::io::repeat(0))).is_err());
 }
 

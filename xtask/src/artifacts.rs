@@ -6,9 +6,10 @@ use std::path::Path;
 
 use citrine_core::capabilities::Capabilities;
 use citrine_formats::manifest::{Input, InputKind, Role};
+use citrine_formats::signature::Key;
 use citrine_formats::uimage::Header;
 use citrine_planner::board::{Board, HardwareTree};
-use citrine_planner::diag::{Diagnostic, Result};
+use citrine_planner::diag::{Code, Diagnostic, Result};
 use citrine_planner::image::{ImageFacts, inspect};
 use citrine_planner::pack::sha256;
 use citrine_planner::place;
@@ -20,6 +21,9 @@ use crate::cache::Cache;
 use crate::cli::Overrides;
 use crate::progress::Progress;
 use crate::project::{NO_SUCH_FILE, Project, read_bytes};
+
+/// A hypervisor without the key that the profile asks for.
+pub const BELIEVES_NOBODY: Code = Code::new('K', 104);
 
 /// The artifact that profiles call `linux`.
 const LINUX: &str = "linux";
@@ -151,8 +155,9 @@ pub fn gather(context: &Context<'_>, board: &Board, profile: &Profile, overrides
     }
     let hypervisor = match &overrides.hypervisor {
         Some(file) => given(context, file, Role::Hypervisor, "--hypervisor")?,
-        None => hypervisor(context, board)?,
+        None => hypervisor(context, board, profile.trust)?,
     };
+    believes(&hypervisor.bytes, profile.trust)?;
     Ok(Artifacts { images, hypervisor, hardware_tree: hardware_tree(context, board)? })
 }
 
@@ -221,9 +226,31 @@ fn given(context: &Context<'_>, file: &Path, role: Role, flag: &str) -> Result<M
 }
 
 /// Our own hypervisor, for the board's core.
-fn hypervisor(context: &Context<'_>, board: &Board) -> Result<Made> {
-    let artifacts = build::hypervisor(context, &board.core)?;
+fn hypervisor(context: &Context<'_>, board: &Board, trust: Option<Key>) -> Result<Made> {
+    let artifacts = build::hypervisor(context, &board.core, trust)?;
     stage_file(context, &artifacts, build::HV_IMAGE, Role::Hypervisor)
+}
+
+/// Refuses a hypervisor that cannot believe the key that it shall believe: one that is built without it does not check at
+/// all.
+fn believes(image: &[u8], trust: Option<Key>) -> Result<()> {
+    let Some(key) = trust.filter(|key| !image.windows(key.0.len()).any(|bytes| bytes == key.0)) else { return Ok(()) };
+    Err(Diagnostic::error(BELIEVES_NOBODY, "the hypervisor does not have the key that the profile's `[trust]` names")
+        .fact("key", key)
+        .help("leave out --hypervisor, so that one is built with this key, or leave out `[trust]`")
+        .into())
+}
+
+/// What a key that the firmware believes is among the inputs: its bytes, so that whoever has the bundle has the input.
+pub fn key_input(key: &Key) -> Input {
+    Input {
+        kind: InputKind::File,
+        name: "trust-key".into(),
+        origin: "`[trust]` of the profile; 32 bytes".into(),
+        sha256: Some(sha256(&key.0)),
+        size: Some(key.0.len() as u64),
+        version: String::new(),
+    }
 }
 
 /// The facts of an image; unpacked and checked once, then remembered by its hash.
@@ -247,4 +274,25 @@ pub fn capabilities(image: &[u8]) -> Capabilities {
 /// [`NO_SUCH_FILE`].
 pub fn chosen(hypervisor: Option<&Path>) -> Result<Option<Capabilities>> {
     hypervisor.map(|file| Ok(capabilities(&read_bytes(file)?))).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blessed;
+    use crate::report::{Width, to_text};
+
+    #[test]
+    fn a_hypervisor_without_the_key_is_refused() {
+        let case = "tests/bad/K104-another-hypervisor";
+        let mut image = std::fs::read(blessed::root().join(case).join("hv.uImage")).unwrap();
+        let key = Key(std::array::from_fn(|index| index as u8 ^ 0x5a));
+        let refused = believes(&image, Some(key)).unwrap_err();
+        let text = format!("{}\n", to_text(&refused, &Default::default(), Width::Plain));
+        assert_eq!(blessed::compare(&format!("{case}/expected.txt"), &text), None);
+        assert!(believes(&image, None).is_ok());
+        image.extend(key.0);
+        image.push(0);
+        assert!(believes(&image, Some(key)).is_ok());
+    }
 }

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use citrine_planner::diag::{Diagnostic, Result};
+use citrine_planner::verify::keys::TrustedKeys;
 use xshell::cmd;
 
 use crate::build::lock::Lock;
 use crate::build::{debian, image, kconfig, other_versions, skeleton};
+use crate::cache::remote::Remote;
 use crate::cache::{Cache, StageId};
 use crate::progress::Progress;
 use crate::tools::{self, Installed, capture, shell_in};
@@ -68,6 +70,15 @@ fn say(code: &str, dir: &Path, scratch: &Path) -> Result<()> {
         "T204" => {
             let cache = Cache::open(scratch.into(), text(dir, "arguments.txt").trim() == "--offline").unwrap();
             cache.stage(&id, "linux kernel", Duration::ZERO, &quiet, |_, _| Ok(())).map(drop)
+        }
+        "T205" | "T206" => {
+            let keys = std::fs::read_to_string(dir.join("allowed_signers"));
+            let keys = keys.unwrap_or_else(|_| text(&project().join("tests/bad/T206-unsigned"), "allowed_signers"));
+            let keys = TrustedKeys::parse_for("citrine-cache", &keys).unwrap();
+            let address = std::fs::read_to_string(dir.join("address.txt"));
+            let address = address.unwrap_or_else(|_| "registry.example/cache".to_owned());
+            let remote = Remote::new(address.trim(), keys, Box::new(|_| Ok(String::new())))?;
+            remote.believed(text(dir, "manifest.json").as_bytes(), "linux-0123").map(drop)
         }
         "T301" => Lock::parse(&text(dir, "lock.toml")).map(drop),
         "T302" => {

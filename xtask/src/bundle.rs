@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use citrine_formats::hvconfig::Digest;
-use citrine_formats::manifest::{Input, Manifest, Role, Sha256};
+use citrine_formats::manifest::{Input, Manifest, NAMESPACE, Role, Sha256, signature_name};
 use citrine_planner::board::Board;
-use citrine_planner::diag::{Diagnostic, Severity, has_errors};
+use citrine_planner::diag::{self, Diagnostic, Severity, has_errors};
 use citrine_planner::flash::FlashPlan;
 use citrine_planner::image::ImageFacts;
 use citrine_planner::pack::ram::RamImage;
@@ -19,17 +19,17 @@ use citrine_planner::plan::{LoadPlan, Part};
 use citrine_planner::profile::Profile;
 use citrine_planner::render::Digests;
 use citrine_planner::{render, rules};
-use ssh_key::PrivateKey;
 
-use crate::artifacts::{Artifacts, How, capabilities, chosen, gather};
-use crate::build::{Context, deflate_input};
-use crate::cli::{BundleArgs, Making, Media, Overrides};
+use crate::artifacts::{Artifacts, How, capabilities, chosen, gather, key_input};
+use crate::build::{Context, deflate_input, recipes};
+use crate::cli::{BundleArgs, Media, Overrides};
 use crate::dtc::{self, Source};
 use crate::nor::{self, InFlash};
 use crate::output::{self, Published};
 use crate::project::{Project, template};
 use crate::report::{Failure, Ui};
-use crate::sign;
+use crate::sign::{self, Signer, configuration};
+use crate::smoke::bundle::read;
 
 /// A bundle that is up to date in `artifacts/out/`.
 #[derive(Debug)]
@@ -77,7 +77,10 @@ pub fn bring_up_to_date(
         judge(plan)?;
     }
     let installed = match (&args.installed, args.media) {
-        (Some(file), Media::Nor | Media::All) => Some(nor::Installed::read(file, &board, ui)?),
+        (Some(file), Media::Nor | Media::All) => {
+            let new = nor::New { board: &board, epoch: profile.epoch, may_roll_back: args.allow_rollback };
+            Some(nor::Installed::read(file, &new, ui)?)
+        }
         (Some(_), Media::Ram) => {
             return Err(Diagnostic::error(NO_FLASH, "a bundle for memory alone does not change what the flash holds")
                 .help("add `--media all` or `--media nor`, or leave out --installed")
@@ -85,13 +88,17 @@ pub fn bring_up_to_date(
         }
         (None, _) => None,
     };
-    let Made { assembled, plan, flash, stages } =
+    let Made { mut assembled, plan, flash, stages } =
         made(project, context, (&board, &profile), args, installed.as_ref(), ui)?;
-    let (key, new_key) = key(&args.making)?;
-    let signatures = pack::sign(&assembled, &[key]).map_err(|error| {
-        Diagnostic::error(sign::SIGNING_KEY, format!("the key cannot sign: {error}"))
-            .help("use an unencrypted Ed25519 key in OpenSSH's format")
+    let signer = sign::signer(args.making.key.as_deref())?;
+    let tar = out_dir(project).join(name(&plan)).with_added_extension("tar");
+    let mut known = None;
+    // One that was made with another machine's key stays good as long as the tree is the same.
+    let unsigned = configuration::fill(&mut assembled, &signer, &mut |name| {
+        known.get_or_insert_with(|| read(&tar, None, ui).map(|(_, bytes)| bytes).unwrap_or_default()).remove(name)
     })?;
+    ui.diagnostics(configuration::notice(&unsigned, &tar.display().to_string()).as_slice());
+    let signatures = vec![signature(project, &plan, &assembled, &signer)?];
     let ram = ram_image(&board, &assembled, ui);
     let (published, unchanged) = publish(project, &plan, &assembled, &signatures, ram.as_ref())?;
     let flash = match flash {
@@ -110,7 +117,7 @@ pub fn bring_up_to_date(
         published,
         unchanged,
         stages,
-        new_key,
+        new_key: signer.is_new,
     })
 }
 
@@ -153,6 +160,8 @@ pub fn made(
 
     let stages = stages(&plan, &artifacts);
     let mut inputs = inputs(context, &artifacts)?;
+    inputs.extend(recipes(context, board)?);
+    inputs.extend(profile.trust.as_ref().map(key_input));
     inputs.extend(installed.map(|installed| installed.input.clone()));
     let mut contents = contents(&plan, artifacts);
     contents.extend(texts);
@@ -161,7 +170,7 @@ pub fn made(
     contents.extend(flash.iter().flat_map(|flash| flash.texts.clone()));
     let mut sources = parts::sources(&plans, profile, contents).map_err(missing_part)?;
     sources.extend(flash.as_ref().map(|flash| flash.script.clone()));
-    let assembled = pack::assemble(subject(&plans, inputs, epoch), sources)?;
+    let assembled = pack::assemble(subject(&plans, profile, inputs, epoch), sources)?;
     let plan = if args.media == Media::Nor { flash.as_ref().map_or(plan, |flash| flash.plan.clone()) } else { plan };
     Ok(Made { assembled, plan, flash, stages })
 }
@@ -292,27 +301,36 @@ fn missing_part(file: String) -> Diagnostic {
         .help("the board's file and the recipes in artifacts/ do not fit together")
 }
 
-fn subject(plans: &[&LoadPlan], inputs: Vec<Input>, epoch: u32) -> Subject {
+fn subject(plans: &[&LoadPlan], profile: &Profile, inputs: Vec<Input>, epoch: u32) -> Subject {
     let texts: Vec<String> = plans.iter().map(|plan| render::json::plan(plan).to_string()).collect();
     let plan = plans[0];
     Subject {
         board: plan.board.name.clone(),
         core: plan.board.core.clone(),
-        epoch: 0,
+        epoch: profile.epoch,
         inputs,
         plan_sha256: sha256(texts.join("\n").as_bytes()),
-        profile: plan.profile.name.clone(),
+        profile: profile.name.clone(),
         soc: plan.board.soc.clone(),
         source_date_epoch: epoch,
     }
 }
 
-/// The key to sign with, and whether it was made just now.
-fn key(args: &Making) -> Result<(PrivateKey, bool), Failure> {
-    Ok(match &args.key {
-        Some(file) => (sign::key_from(file)?, false),
-        None => sign::development_key(&sign::config_dir()?)?,
-    })
+/// The bundle's signature: the one that is there already, if it is a good one by the key that is asked for. Tokens and
+/// the agent make another each time, and may ask somebody to press a button.
+fn signature(project: &Project, plan: &LoadPlan, assembled: &Assembled<'_>, signer: &Signer) -> diag::Result<String> {
+    let there = out_dir(project).join(name(plan)).join(signature_name(0));
+    if let Ok(text) = std::fs::read_to_string(there)
+        && signer.has_signed(NAMESPACE, &assembled.manifest_bytes, &text)
+    {
+        return Ok(text);
+    }
+    signer.sign(NAMESPACE, &assembled.manifest_bytes)
+}
+
+/// What the bundle's files are called.
+fn name(plan: &LoadPlan) -> String {
+    format!("{}-{}", plan.board.name, plan.profile.name)
 }
 
 /// The bundle's RAM image. A profile may put parts where none reaches; the bundle does without one then.
@@ -329,7 +347,7 @@ fn publish(
     ram: Option<&RamImage<'_>>,
 ) -> Result<(Published, bool), Failure> {
     let out = out_dir(project);
-    let name = format!("{}-{}", plan.board.name, plan.profile.name);
+    let name = name(plan);
     if let Some(published) = output::is_current(&out, &name, assembled, signatures, ram) {
         return Ok((published, true));
     }

@@ -6,6 +6,8 @@
 //! cache's lock shared for as long as it lives, so trimming and sweeping, which need it alone, never take
 //! a file from under a build; two builds of one stage wait for one another on the stage's own lock.
 
+pub mod remote;
+
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _};
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use crate::progress::{Progress, Step, check_interrupted};
+use remote::Remote;
 
 /// A file or directory cannot be read or written.
 pub const FILE: Code = Code::new('T', 201);
@@ -34,6 +37,8 @@ const INDEX: &str = "entry.json";
 const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by citrine; may be deleted at any time.\n";
 /// How long to sleep between two tries for a lock that someone else holds.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
+/// Stages that are made in less time are not fetched from other machines, nor offered to them.
+const WORTH_SHARING: Duration = Duration::from_secs(5);
 
 /// A file error as a diagnostic: full disks are told apart from everything else.
 pub fn io_error(path: &Path, error: &io::Error) -> Box<Diagnostic> {
@@ -133,6 +138,7 @@ pub struct Trimmed {
 pub struct Cache {
     root: PathBuf,
     offline: bool,
+    remote: Option<Remote>,
     /// Held shared from `open` until the process ends.
     lock: File,
 }
@@ -173,7 +179,12 @@ impl Cache {
             remove_children(&root.join("tmp"))?;
         }
         lock.lock_shared().map_err(|error| io_error(&path, &error))?;
-        Ok(Self { root, offline, lock })
+        Ok(Self { root, offline, remote: None, lock })
+    }
+
+    /// The same cache, which also takes entries from a registry, and offers its new ones there.
+    pub fn with_remote(self, remote: Option<Remote>) -> Self {
+        Self { remote, ..self }
     }
 
     /// The directory that holds the cache.
@@ -258,9 +269,20 @@ impl Cache {
         let work = self.scratch()?;
         let product = work.path().join("product");
         make_dir(&product)?;
-        make(&product, &step)?;
-        check_interrupted()?;
-        let files = seal(&product)?;
+        let remote = self.remote.as_ref().filter(|_| expected >= WORTH_SHARING);
+        let fetched = match remote {
+            Some(remote) => fetched(remote, id, &step, (work.path(), &product), progress)?,
+            None => None,
+        };
+        let cached = fetched.is_some();
+        let files = match fetched {
+            Some(files) => files,
+            None => {
+                make(&product, &step)?;
+                check_interrupted()?;
+                seal(&product)?
+            }
+        };
         let dir = self.root.join("stages").join(id.directory());
         if dir.exists() {
             // Damaged: moved away in one go as well, and removed with the work directory.
@@ -268,8 +290,15 @@ impl Cache {
         }
         rename(&product, &dir)?;
         sync_dir(&self.root.join("stages"))?;
-        step.finish("done");
-        Ok(Entry { dir, files, cached: false })
+        if let Some(remote) = remote.filter(|_| !cached) {
+            step.detail("offering it to other machines");
+            if let Err(error) = remote.push(&id.directory(), &dir, &files, work.path()) {
+                progress.notice(&remote::harmless(*error));
+            }
+            check_interrupted()?;
+        }
+        step.finish(if cached { "fetched" } else { "done" });
+        Ok(Entry { dir, files, cached })
     }
 
     /// Removes the entries that were not used for longest, until the rest is at most `max_bytes`.
@@ -311,6 +340,33 @@ impl Cache {
         let file = open_lock(&path)?;
         wait_for(&file, &format!("another command to finish the {label}"), &path, progress)?;
         Ok(file)
+    }
+}
+
+/// The files of a stage from a registry, sealed; `None` when it has none that is believed, with the reason said.
+fn fetched(
+    remote: &Remote,
+    id: &StageId,
+    step: &Step<'_>,
+    (work, product): (&Path, &Path),
+    progress: &Progress<'_>,
+) -> Result<Option<BTreeMap<String, FileInfo>>> {
+    step.detail("asking the remote cache");
+    match remote.fetch(&id.directory(), work, product) {
+        Ok(Some((signer, files))) => {
+            let (name, shown) = (id.name, remote.shown());
+            progress.say(&format!("{name}: from {shown}, signed by {} {}", signer.principal, signer.fingerprint));
+            Ok(Some(files))
+        }
+        Ok(None) => Ok(None),
+        Err(error) => {
+            check_interrupted()?;
+            progress.notice(&remote::harmless(*error));
+            // Whatever came is not built upon.
+            fs_err::remove_dir_all(product).map_err(|error| io_error(product, &error))?;
+            make_dir(product)?;
+            Ok(None)
+        }
     }
 }
 

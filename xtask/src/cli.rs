@@ -1,6 +1,10 @@
 //! The command line: every verb, every flag, and the help that people read.
 
 pub mod console;
+mod promises;
+pub mod release;
+mod reproduce;
+mod trust;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,6 +15,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::smoke::load::Load;
+pub use promises::Promises;
+pub use reproduce::Reproduce;
+pub use trust::{Demands, Extract, Keygen, Sign, Verify};
 
 /// Reproducible, signed, bootable bundles for statically partitioned QorIQ boards.
 ///
@@ -37,6 +44,11 @@ pub enum Command {
     GuestTree(GuestTree),
     Diff(Diff),
     Verify(Verify),
+    Release(release::Release),
+    Extract(Extract),
+    Sign(Sign),
+    Keygen(Keygen),
+    Reproduce(Reproduce),
     Perf(Perf),
     Bench(Bench),
     Explain(Explain),
@@ -47,6 +59,7 @@ pub enum Command {
     Lock(Lock),
     Cache(CacheArgs),
     Test(Test),
+    Promises(Promises),
     Fuzz(Fuzz),
     Coverage(Coverage),
 }
@@ -220,26 +233,6 @@ pub struct Diff {
     pub exit_code: bool,
 }
 
-/// Check that a bundle is whole and signed by somebody whom you trust.
-///
-/// Reads the bundle once, and believes nothing in it before the signature holds. Without --keys, the keys in
-/// allowed_signers in your configuration directory are trusted (~/.config/citrine, or below XDG_CONFIG_HOME);
-/// this machine's own development key is among them once it has signed a bundle.
-///
-/// Example: cargo xtask verify artifacts/out/p4080ds-two-linux.tar --board p4080ds
-#[derive(Args, Debug)]
-pub struct Verify {
-    /// The bundle: a .tar file, or - for standard input
-    #[arg(value_name = "BUNDLE")]
-    pub bundle: PathBuf,
-    /// Trusted keys, in the allowed_signers format of ssh-keygen(1)
-    #[arg(long, value_name = "FILE")]
-    pub keys: Option<PathBuf>,
-    /// Refuse a bundle for another board than this
-    #[arg(long, value_name = "BOARD")]
-    pub board: Option<String>,
-}
-
 /// Measure packing and verifying against a shell script that does the same work (tests/perf/), and checking.
 ///
 /// Runs both in turn and prints how many times faster the tool is; such a ratio can be compared between
@@ -309,6 +302,9 @@ pub struct BundleArgs {
     /// The bundle that the board's flash holds now: this one leaves it able to boot until its own last step
     #[arg(long, value_name = "BUNDLE")]
     pub installed: Option<PathBuf>,
+    /// Make it although the installed bundle is of a higher epoch; the new bundle says so
+    #[arg(long, requires = "installed")]
+    pub allow_rollback: bool,
 }
 
 /// The media that a bundle is for.
@@ -328,7 +324,7 @@ pub enum Media {
 pub struct Making {
     #[command(flatten)]
     pub overrides: Overrides,
-    /// Sign with this OpenSSH private key instead of this machine's development key
+    /// Sign with this OpenSSH key instead of this machine's development key; with a public key, the ssh-agent signs
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
     /// Fail when an input or tool has another version than artifacts/lock.toml says
@@ -337,6 +333,9 @@ pub struct Making {
     /// Build and fetch nothing that the cache does not hold
     #[arg(long)]
     pub offline: bool,
+    /// Share built stages with other machines through this repository of an OCI registry [default: CITRINE_REMOTE_CACHE]
+    #[arg(long, value_name = "HOST/REPOSITORY")]
+    pub remote_cache: Option<String>,
     #[command(flatten)]
     pub setup: Setup,
 }
@@ -352,7 +351,7 @@ pub struct Making {
 #[derive(Args, Debug)]
 pub struct Qemu {
     /// A bundle that is there already: a .tar file, instead of --board and --profile
-    #[arg(value_name = "BUNDLE", conflicts_with_all = ["board", "profile", "kernel", "rootfs", "hypervisor", "key", "locked", "offline"])]
+    #[arg(value_name = "BUNDLE", conflicts_with_all = ["board", "profile", "kernel", "rootfs", "hypervisor", "locked", "offline", "remote_cache"])]
     pub bundle: Option<PathBuf>,
     /// Board: a name from boards/, or the path of a .toml file
     #[arg(long, value_name = "BOARD", required_unless_present = "bundle")]
@@ -485,7 +484,7 @@ pub struct Test {
 /// Example: cargo xtask fuzz emulator --seconds 600
 #[derive(Args, Debug)]
 pub struct Fuzz {
-    /// What to fuzz: emulator, guest-tree, hv-dtb, hypercalls, loader, mux or texts
+    /// What to fuzz: bundle, dts, emulator, fdt, guest-tree, hv-dtb, hypercalls, inflate, loader, manifest, mux, texts or uimage
     #[arg(value_name = "TARGET")]
     pub target: String,
     /// For how long

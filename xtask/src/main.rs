@@ -18,6 +18,7 @@ mod nor;
 mod output;
 mod progress;
 mod project;
+mod release;
 mod report;
 mod serve;
 mod setup;

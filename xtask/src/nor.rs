@@ -5,14 +5,18 @@ use std::io::{BufReader, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 use citrine_formats::addr::Address as _;
-use citrine_formats::manifest::{Input, InputKind, Manifest, Role};
+use citrine_formats::manifest::{Input, InputKind, Manifest, Role, Sha256};
+use citrine_formats::signature;
 use citrine_planner::board::{Board, Nor, NorSlots};
-use citrine_planner::diag::Diagnostic;
-use citrine_planner::flash::{self, FlashPlan, Piece, Placed, crc32, installed, is_in_second, write_image};
+use citrine_planner::diag::{Code, Diagnostic};
+use citrine_planner::flash::{
+    self, FlashPlan, Piece, Placed, are_in_second, crc32, installed, signature_id, write_image,
+};
 use citrine_planner::pack::{Assembled, Content, PartSource, sha256};
 use citrine_planner::place::{self, NO_FLASH, Second};
 use citrine_planner::plan::{LoadPlan, Part};
 use citrine_planner::render;
+use citrine_planner::verify::policy::for_board;
 
 use crate::artifacts::Artifacts;
 use crate::bundle::{Texts, add, boot_script, configuration, digests, script_image};
@@ -24,6 +28,23 @@ use crate::smoke::bundle::Parts;
 /// Name of the part that changes the flash.
 pub const FLASH_SCRIPT: &str = "flash.scr";
 
+/// Origin of the input that stands for the bundle that was installed before.
+pub const INSTALLED: &str = "installed before; the hash is its identity";
+
+/// A bundle that would take a board back to an older epoch.
+pub const ROLLBACK: Code = Code::new('B', 119);
+
+/// What is said of a new bundle before the one that is installed is read.
+#[derive(Debug)]
+pub struct New<'b> {
+    /// The board that it is for.
+    pub board: &'b Board,
+    /// Its epoch.
+    pub epoch: u32,
+    /// Whether it may be older than the one that is installed.
+    pub may_roll_back: bool,
+}
+
 /// The bundle that a board's flash holds.
 #[derive(Debug)]
 pub struct Installed {
@@ -34,19 +55,39 @@ pub struct Installed {
 }
 
 impl Installed {
-    /// Reads and verifies the bundle in `file`, which must be for `board`.
+    /// Reads and verifies the bundle in `file`, which `new` shall follow.
     ///
     /// # Errors
-    /// Whatever is wrong with it (`B1xx`); [`NO_FLASH`] when it has nothing in the flash.
-    pub fn read(file: &Path, board: &Board, ui: &Ui) -> Result<Self, Failure> {
-        let parts = Parts::read(file, None, ui)?;
+    /// Whatever is wrong with it (`B1xx`); [`ROLLBACK`]; [`NO_FLASH`] when it has nothing in the flash.
+    pub fn read(file: &Path, new: &New<'_>, ui: &Ui) -> Result<Self, Failure> {
+        let read = crate::smoke::bundle::read(file, None, ui)?;
         let shown = file.display().to_string();
-        parts.verified.for_board(&board.name, &shown)?;
-        Self::of(&parts.verified.manifest, &parts).ok_or_else(|| {
-            Diagnostic::error(NO_FLASH, format!("{shown} has no parts for the flash"))
-                .help("name a bundle that was made with `--media nor` or `--media all`, or leave out --installed")
-                .into()
-        })
+        let manifest = &read.0.manifest;
+        for_board(manifest, &new.board.name, &shown)?;
+        let back = manifest.epoch > new.epoch;
+        if back && !new.may_roll_back {
+            let message = format!(
+                "{shown} is of epoch {}, the bundle that shall follow it of epoch {}",
+                manifest.epoch, new.epoch
+            );
+            let help = format!(
+                "set `epoch = {}` in the profile; or, if the older system shall really come back, add --allow-rollback",
+                manifest.epoch
+            );
+            return Err(Diagnostic::error(ROLLBACK, message).fact("file", shown).help(help).into());
+        }
+        let was = manifest.epoch;
+        let parts = Parts::of(read, file)?;
+        let mut installed = Self::of(&parts.verified.manifest, &parts).ok_or_else(|| {
+            Failure::from(
+                Diagnostic::error(NO_FLASH, format!("{shown} has no parts for the flash"))
+                    .help("name a bundle that was made with `--media nor` or `--media all`, or leave out --installed"),
+            )
+        })?;
+        if back {
+            installed.input.version = format!("epoch {was}, left with --allow-rollback");
+        }
+        Ok(installed)
     }
 
     /// What `manifest` says of the flash.
@@ -55,7 +96,7 @@ impl Installed {
         let input = Input {
             kind: InputKind::File,
             name: format!("{}-{}.tar", manifest.board, manifest.profile),
-            origin: "installed before; the hash is its identity".to_owned(),
+            origin: INSTALLED.to_owned(),
             sha256: Some(parts.verified.identity),
             size: None,
             version: String::new(),
@@ -116,13 +157,15 @@ pub fn in_flash(
     let first = place(&second, &texts)?;
     let (nor, slots) = bank(&first)?;
     let mut parts = Vec::new();
-    let mut choose = |placed: Placed, second: &mut Second| -> Result<(), Failure> {
-        let is_second = is_in_second(nor, slots, before, &placed)?;
-        let at = if is_second { placed.at.get() + slots.second } else { placed.at.get() };
-        if is_second {
-            second.insert(placed.name.clone());
+    let mut choose = |placed: Placed, signature: Option<Placed>, second: &mut Second| -> Result<(), Failure> {
+        let is_second = are_in_second(nor, slots, before, &placed, signature.as_slice())?;
+        for placed in [Some(placed), signature].into_iter().flatten() {
+            let at = if is_second { placed.at.get() + slots.second } else { placed.at.get() };
+            if is_second {
+                second.insert(placed.name.clone());
+            }
+            parts.push(Placed { at: citrine_formats::addr::TruePhys(at), ..placed });
         }
-        parts.push(Placed { at: citrine_formats::addr::TruePhys(at), ..placed });
         Ok(())
     };
     for part in &first.parts {
@@ -134,7 +177,7 @@ pub fn in_flash(
                 None => continue,
             },
         };
-        choose(placed(part, &Content::plain(bytes.as_slice())), &mut second)?;
+        choose(placed(part, &Content::plain(bytes.as_slice())), None, &mut second)?;
     }
     let mut plan = place(&second, &texts)?;
     let hv_dtb = Content::plain(configuration(project, &plan, &digests(&plan, artifacts), ui)?);
@@ -144,7 +187,10 @@ pub fn in_flash(
             _ => boot_script(project, &plan, epoch, ui)?,
         };
         if let Some(part) = first.part(role) {
-            choose(placed(part, &content), &mut second)?;
+            let placed = placed(part, &content);
+            let signature = Some(role).filter(|role| *role == Role::Configuration);
+            let signature = signature.and_then(|_| signature_of(&first, &placed.sha256));
+            choose(placed, signature, &mut second)?;
         }
         add(&mut plan, &mut texts, role, content);
         plan = place(&second, &texts)?;
@@ -178,8 +224,21 @@ fn placed(part: &Part, content: &Content<'_>) -> Placed {
         at: part.load,
         size: content.len(),
         sha256: sha256(&pieces.concat()),
-        crc32: crc32(pieces),
+        crc32: Some(crc32(pieces)),
     }
+}
+
+/// The place of the signature over a plan's configuration tree, which may be made later.
+fn signature_of(plan: &LoadPlan, tree: &Sha256) -> Option<Placed> {
+    let (part, key) = (plan.part(Role::Signature)?, plan.profile.trust.as_ref()?);
+    Some(Placed {
+        name: part.file.clone(),
+        role: part.role,
+        at: part.load,
+        size: signature::LEN as u64,
+        sha256: signature_id(key, tree),
+        crc32: None,
+    })
 }
 
 /// The pieces of the bank's image: every part of `plan` that `bytes` has, by its name.
@@ -216,6 +275,17 @@ pub fn publish_image(published: &Published, plan: &LoadPlan, bundle: &Assembled<
     };
     write().map_err(|error| cannot_write(&path, &error))?;
     Ok(path)
+}
+
+/// Writes the image of the whole bank to `out`.
+///
+/// # Errors
+/// What writing returns.
+pub fn write_bank(mut out: &mut dyn Write, plan: &LoadPlan, bundle: &Assembled<'_>) -> std::io::Result<()> {
+    let Some(nor) = &plan.board.nor else { return Ok(()) };
+    let parts = || bundle.manifest.parts.iter().zip(&bundle.contents);
+    let bytes = |name: &str| parts().find(|(part, _)| part.name == name).map(|(_, content)| content.pieces());
+    write_image(&mut out, nor.span.len(), &mut pieces(plan, bytes))
 }
 
 /// Takes bytes and compares them with a file's: an error at the first that differs.

@@ -102,6 +102,47 @@ pub fn sweep(dir: &Path, name: &str, keep: Option<&Path>) {
     }
 }
 
+/// Claims a hidden file or directory of [`temporary`]'s kind for this process, until the value is dropped or the process
+/// ends. So others can tell it from a leftover, without a lock file beside it.
+///
+/// # Errors
+/// What opening and locking return.
+pub fn claim(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// Removes the hidden leftovers of `name` in `dir` that nobody alive has claimed. One that cannot be removed is left for
+/// the next time.
+pub fn sweep_unclaimed(dir: &Path, name: &str) {
+    let prefix = format!(".{name}{MARK}");
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if !entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix)) {
+            continue;
+        }
+        let Ok(file) = File::open(entry.path()) else { continue };
+        if file.try_lock().is_ok() {
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let _ = if is_dir { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
+        }
+    }
+}
+
+/// A hidden directory in `dir` that belongs to `name`; it goes when it is dropped.
+///
+/// # Errors
+/// What creating it returns.
+pub fn temporary_dir(dir: &Path, name: &str) -> io::Result<TempDir> {
+    Builder::new().prefix(&format!(".{name}{MARK}")).tempdir_in(dir)
+}
+
+/// The directory that a path lies in, and its last name.
+pub fn place_of(path: &Path) -> (&Path, String) {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    (dir, path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()))
+}
+
 /// Writes a file that the user has named, in one step: what is there before stays until the new one is whole.
 /// Something other than a file, such as a terminal or a pipe, is written to.
 ///
@@ -114,8 +155,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> diag::Result<()> {
         if std::fs::metadata(&target).is_ok_and(|old| !old.is_file() && !old.is_dir()) {
             return File::options().write(true).open(&target)?.write_all(bytes);
         }
-        let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = target.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let (dir, name) = place_of(&target);
         let mut file = temporary(dir, &name)?;
         file.write_all(bytes)?;
         file.as_file().set_permissions(Permissions::from_mode(0o644))?;
@@ -192,8 +232,12 @@ pub fn is_current(
         .by_ref()
         .take(1 + signatures.len())
         .all(|(name, [text, _])| std::fs::read(published.dir.join(name.as_ref())).is_ok_and(|bytes| bytes == text));
-    let same_parts = files.all(|(name, pieces)| {
+    let same_parts = files.zip(&bundle.manifest.parts).all(|((name, pieces), part)| {
         let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        // The manifest vouches for the bytes of the others.
+        if part.sha256.is_none() {
+            return std::fs::read(published.dir.join(name.as_ref())).is_ok_and(|bytes| bytes == pieces.concat());
+        }
         std::fs::metadata(published.dir.join(name.as_ref()))
             .is_ok_and(|file| file.is_file() && file.len() == len as u64)
     });
@@ -303,7 +347,7 @@ fn write_image(out: &Path, name: &str, image: &RamImage<'_>) -> io::Result<Named
 }
 
 fn write_dir(out: &Path, name: &str, bundle: &Assembled<'_>, signatures: &[String]) -> io::Result<TempDir> {
-    let dir = Builder::new().prefix(&format!(".{name}{MARK}")).tempdir_in(out)?;
+    let dir = temporary_dir(out, name)?;
     for (name, pieces) in bundle.files(signatures) {
         let mut file = File::create_new(dir.path().join(name.as_ref()))?;
         for piece in pieces {

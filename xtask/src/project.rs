@@ -11,6 +11,7 @@ use citrine_planner::render::Template;
 
 use crate::cli::Target;
 use crate::report::{Failure, Ui};
+use crate::sign;
 
 /// There is no such board or profile, or its file cannot be read.
 pub const NO_SUCH_FILE: Code = Code::new('C', 108);
@@ -39,6 +40,11 @@ impl Project {
         }
     }
 
+    /// The checkout at `root`.
+    pub fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
     /// The root directory.
     pub fn root(&self) -> &Path {
         &self.root
@@ -50,7 +56,7 @@ impl Project {
     }
 
     /// [`Project::board`] with this hardware tree in place of its own.
-    fn board_with(&self, name: &str, tree: Option<&Path>, ui: &Ui) -> Result<Board, Failure> {
+    pub fn board_with(&self, name: &str, tree: Option<&Path>, ui: &Ui) -> Result<Board, Failure> {
         let (file, text) = self.read("boards", "board", name, ui)?;
         let (mut board, mut found) = input::board::parse(&file, &text);
         if let Some(board) = &mut board {
@@ -82,10 +88,19 @@ impl Project {
     /// Reads a profile by name or path; its diagnostics are the failure.
     pub fn profile(&self, name: &str, ui: &Ui) -> Result<Profile, Failure> {
         let (file, text) = self.read("profiles", "profile", name, ui)?;
-        let (profile, mut found) = input::profile::parse(&file, &text);
+        let (mut profile, mut found) = input::profile::parse(&file, &text);
+        found.extend(profile.as_mut().and_then(|profile| self.key_to_believe(profile, &file)));
         found
             .extend(profile.as_ref().and_then(|p| misnamed(name, &file, &p.name, p.places.label("name", "this name"))));
         parsed((profile, found))
+    }
+
+    /// Gives a profile the key whose file it names, from the profile's own directory.
+    fn key_to_believe(&self, profile: &mut Profile, file: &str) -> Option<Diagnostic> {
+        let profile_file = if file.starts_with("profiles/") { self.root.join(file) } else { PathBuf::from(file) };
+        let path = profile_file.with_file_name(profile.trust_file.as_ref()?);
+        let text = std::fs::read_to_string(path).map_err(|error| format!("it cannot be read: {error}"));
+        input::trust::attach(profile, text, &sign::is_development)
     }
 
     /// Reads the board, with the hardware tree that the user may have given, and the profile, and reports the mistakes

@@ -27,6 +27,8 @@ pub enum Need {
     Bundle,
     /// Building Linux and its root file system for it, from source.
     Sources,
+    /// Sharing the cache through a registry.
+    Remote,
     /// Booting one in QEMU.
     Qemu,
     /// The tests, with the programs that they compare against.
@@ -59,10 +61,24 @@ impl Need {
                 "linux-libc-dev-powerpc-cross",
                 "make",
             ],
+            Self::Remote => &["skopeo"],
             Self::Qemu => &["device-tree-compiler", "qemu-system-ppc", "u-boot-qemu"],
             Self::Fuzz => &["g++"],
             Self::Proofs => &["python3-venv"],
-            Self::Test => &["curl", "e2fsprogs", "openssh-client", "python3", "socat", "tftp-hpa", "u-boot-tools"],
+            Self::Test => &[
+                "curl",
+                "docker-registry",
+                "e2fsprogs",
+                "opensc",
+                "openssh-client",
+                "python3",
+                "skopeo",
+                "socat",
+                "softhsm2",
+                "tftp-hpa",
+                "u-boot-tools",
+                "util-linux",
+            ],
         }
     }
 

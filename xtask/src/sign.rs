@@ -1,4 +1,4 @@
-//! Keys: whose key signs a bundle, and whose signatures are believed.
+//! Keys: whose key signs, and whose signatures are believed.
 //!
 //! Both are files of OpenSSH in the user's configuration directory (`$XDG_CONFIG_HOME/citrine`, else
 //! `~/.config/citrine`): `dev-key`, made on first use, and `allowed_signers`, in which its public half is
@@ -13,10 +13,14 @@ use citrine_planner::diag::{self, Code, Diagnostic};
 use citrine_planner::verify::keys::{DEV_PRINCIPAL, TrustedKeys, is_supported};
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::rand_core::OsRng;
-use ssh_key::{LineEnding, PrivateKey};
+use ssh_key::{Algorithm, LineEnding, PrivateKey};
 
+pub use self::signer::{Signer, is_development, signer, trusted_line};
 use crate::output;
 use crate::report::Ui;
+
+pub mod configuration;
+mod signer;
 
 /// A file of trusted keys that cannot be used.
 pub const TRUSTED_KEYS: Code = Code::new('B', 111);
@@ -41,32 +45,43 @@ pub fn config_dir() -> diag::Result<PathBuf> {
     })
 }
 
-/// The key in `file`.
+/// The private key in `file`.
 ///
 /// # Errors
 /// `B112` if it is not a private key in OpenSSH's format, is encrypted, or of another type than bundles take.
 pub fn key_from(file: &Path) -> diag::Result<PrivateKey> {
-    let unusable = |why: String, help: String| {
-        let shown = file.display().to_string();
-        Diagnostic::error(SIGNING_KEY, format!("{shown} cannot sign: {why}")).fact("file", shown).help(help)
-    };
-    let make_one = "make one with `ssh-keygen -t ed25519 -N '' -f FILE`";
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        unusable(format!("it cannot be read: {error}"), "check its path and permissions".to_owned())
-    })?;
-    let key = PrivateKey::from_openssh(text).map_err(|error| {
-        unusable(format!("it is not a private key in OpenSSH's format: {error}"), make_one.to_owned())
-    })?;
+    usable_private(file, &read_key(file)?)
+}
+
+const MAKE_ONE: &str = "make one with `cargo xtask keygen FILE`";
+
+fn unusable(file: &Path, why: &str, help: &str) -> Box<Diagnostic> {
+    let shown = file.display().to_string();
+    Diagnostic::error(SIGNING_KEY, format!("{shown} cannot sign: {why}")).fact("file", shown).help(help).into()
+}
+
+fn read_key(file: &Path) -> diag::Result<String> {
+    std::fs::read_to_string(file)
+        .map_err(|error| unusable(file, &format!("it cannot be read: {error}"), "check its path and permissions"))
+}
+
+fn check_type(file: &Path, algorithm: &Algorithm) -> diag::Result<()> {
+    if is_supported(algorithm) {
+        return Ok(());
+    }
+    let why = format!("it is of type {algorithm}, not ssh-ed25519 or ecdsa-sha2-nistp256");
+    Err(unusable(file, &why, MAKE_ONE))
+}
+
+/// The private key that is the text of `file`.
+fn usable_private(file: &Path, text: &str) -> diag::Result<PrivateKey> {
+    let key = PrivateKey::from_openssh(text)
+        .map_err(|error| unusable(file, &format!("it is no key in OpenSSH's format: {error}"), MAKE_ONE))?;
     if key.is_encrypted() {
-        let help = format!(
-            "sign with a copy without a passphrase: `ssh-keygen -p -N '' -f COPY`, or {make_one} for bundles alone"
-        );
-        return Err(unusable("it is protected by a passphrase".to_owned(), help).into());
+        let help = "let the ssh-agent sign: `ssh-add FILE` asks for the passphrase, then name the public key, FILE.pub";
+        return Err(unusable(file, "it is protected by a passphrase", help));
     }
-    if !is_supported(&key.algorithm()) {
-        let why = format!("it is of type {}, not ssh-ed25519 or ecdsa-sha2-nistp256", key.algorithm());
-        return Err(unusable(why, make_one.to_owned()).into());
-    }
+    check_type(file, &key.algorithm())?;
     Ok(key)
 }
 
@@ -108,8 +123,7 @@ pub fn development_key(config: &Path) -> diag::Result<(PrivateKey, bool)> {
 /// Adds the line for a new development key to `allowed_signers`.
 fn enter(config: &Path, key: &PrivateKey) -> diag::Result<()> {
     let path = config.join(ALLOWED_SIGNERS);
-    let public = key.public_key().to_openssh().expect("a key that was just made has a text");
-    let line = format!("{DEV_PRINCIPAL} namespaces=\"{NAMESPACE}\" {public}\n");
+    let line = format!("{}\n", trusted_line(DEV_PRINCIPAL, key.public_key()));
     let before = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -120,7 +134,7 @@ fn enter(config: &Path, key: &PrivateKey) -> diag::Result<()> {
     let gap = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
     let all = format!("{before}{gap}{line}");
     // Refused before it is written, rather than by the next `verify`.
-    parse(&all, &path)?;
+    parse(NAMESPACE, &all, &path)?;
     let cannot = |error| output::cannot_write(&path, &error);
     let mut temporary = output::temporary(config, DEV_KEY).map_err(cannot)?;
     temporary
@@ -130,11 +144,20 @@ fn enter(config: &Path, key: &PrivateKey) -> diag::Result<()> {
     temporary.persist(&path).map(drop).map_err(|error| cannot(error.error).into())
 }
 
-/// The keys to believe, and the file they are from: `file`, or `allowed_signers` in the configuration directory.
+/// The keys to believe of bundles, and the file they are from: `file`, or `allowed_signers` in the configuration
+/// directory.
+///
+/// # Errors
+/// As for [`trusted_keys_for`].
+pub fn trusted_keys(file: Option<&Path>, ui: &Ui) -> diag::Result<(PathBuf, TrustedKeys)> {
+    trusted_keys_for(NAMESPACE, file, ui)
+}
+
+/// The keys to believe of what is signed for `namespace`, and the file they are from.
 ///
 /// # Errors
 /// `B111`, and `B112` if there is no configuration directory.
-pub fn trusted_keys(file: Option<&Path>, ui: &Ui) -> diag::Result<(PathBuf, TrustedKeys)> {
+pub fn trusted_keys_for(namespace: &'static str, file: Option<&Path>, ui: &Ui) -> diag::Result<(PathBuf, TrustedKeys)> {
     let path = match file {
         Some(file) => file.to_owned(),
         None => config_dir()?.join(ALLOWED_SIGNERS),
@@ -153,19 +176,19 @@ pub fn trusted_keys(file: Option<&Path>, ui: &Ui) -> diag::Result<(PathBuf, Trus
             .help(help)
     })?;
     ui.add_source(&path.display().to_string(), &text);
-    let keys = parse(&text, &path)?;
+    let keys = parse(namespace, &text, &path)?;
     Ok((path, keys))
 }
 
-fn parse(text: &str, path: &Path) -> diag::Result<TrustedKeys> {
-    TrustedKeys::parse(text).map_err(|error| {
+fn parse(namespace: &'static str, text: &str, path: &Path) -> diag::Result<TrustedKeys> {
+    TrustedKeys::parse_for(namespace, text).map_err(|error| {
         let shown = path.display().to_string();
         let line = error.range.as_ref().map(|range| text[..range.start].matches('\n').count() + 1);
         let place = line.map_or_else(|| shown.clone(), |line| format!("{shown}:{line}"));
         let label = diag::Label { file: shown, range: error.range, text: "not understood".to_owned() };
         Diagnostic::error(TRUSTED_KEYS, format!("{place} names no trusted key: {}", error.why))
             .primary(label)
-            .help(format!("write a line such as: alice@example.org namespaces=\"{NAMESPACE}\" ssh-ed25519 AAAA..."))
+            .help(format!("write a line such as: alice@example.org namespaces=\"{namespace}\" ssh-ed25519 AAAA..."))
             .into()
     })
 }

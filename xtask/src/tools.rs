@@ -95,6 +95,26 @@ pub fn capture(cmd: xshell::Cmd<'_>) -> Result<String> {
     Err(Diagnostic::error(FAILED, message).fact("status", output.status).into())
 }
 
+/// Gives `input` to a short program and returns the text that it made of it. Its message says what the program said.
+///
+/// # Errors
+/// [`CANNOT_START`]; [`FAILED`] with what the program wrote to stderr.
+pub fn filter(cmd: xshell::Cmd<'_>, input: &[u8]) -> Result<String> {
+    check_interrupted()?;
+    let shown = cmd.to_string();
+    let output = cmd.stdin(input).quiet().ignore_status().output();
+    let output = output.map_err(|error| cannot_start(&shown, &io::Error::other(error)))?;
+    check_interrupted()?;
+    match String::from_utf8(output.stdout) {
+        Ok(text) if output.status.success() => Ok(text),
+        _ => {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            let said = if said.is_empty() { format!("`{shown}` failed ({})", output.status) } else { said };
+            Err(Diagnostic::error(FAILED, said).fact("status", output.status).into())
+        }
+    }
+}
+
 fn spawn(command: Command, shown: &str) -> Result<Group> {
     CommandWrap::from(command)
         .wrap(ProcessGroup::leader())

@@ -6,17 +6,24 @@
 
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
 mod common;
+#[path = "../../tests/figures.rs"]
+mod figures;
+#[path = "proofs/mutants.rs"]
+mod mutants;
+#[expect(dead_code, reason = "the quick tests use the rest")]
+mod releases;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Checkout, finish};
+use common::{Checkout, Run, finish};
+use serde_json::Value;
 
-const BUNDLE: [&str; 6] = ["bundle", "--board", "p4080ds", "--profile", "two-linux", "--yes"];
+const BUNDLE: [&str; 8] = ["bundle", "--board", "p4080ds", "--profile", "two-linux", "--media", "all", "--yes"];
 
 /// The files of a directory by name.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -29,67 +36,111 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// What is done before a build: nothing but a umask.
-const TODAY: &str = "umask 022";
-
-/// What is done before a build: another umask, and the clock shifted by more than a year. The tool clears its
-/// programs' environment, so the library is named in a copy of `/etc` that only they see.
-fn another_day(checkout: &Checkout) -> String {
-    let (library, etc) = (checkout.beside("later.so"), checkout.beside("etc"));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/proofs/later.c");
-    common::tool(
-        "gcc",
-        &["-shared", "-fPIC", "-O1", "-o"]
-            .map(OsStr::new)
-            .into_iter()
-            .chain([library.as_os_str(), source.as_os_str()])
-            .collect::<Vec<_>>(),
-        checkout.root().as_path(),
-    );
-    let (library, etc) = (library.display(), etc.display());
-    format!(
-        "today=$(date +%s); cp -r /etc {etc} 2>/dev/null || :; echo {library} > {etc}/ld.so.preload; mount --bind {etc} /etc
-         test $(date +%s) -gt $((today + 30000000)); umask 077"
-    )
+/// A build as everybody has it, with whatever the user's cache holds.
+fn built_here(checkout: &Checkout) -> Run {
+    finish(checkout.command(&BUNDLE))
 }
 
-/// A build whose environment differs in everything that has ever leaked into somebody's artefacts, with a cache
-/// that is empty and its own.
-fn built_elsewhere(checkout: &Checkout, before: &str, zone: &str, lang: &str) -> (String, BTreeMap<String, Vec<u8>>) {
+/// A build where everything differs that has ever leaked into somebody's artefacts: an empty cache, another path on
+/// another file system (which lists directories in another order), user, group, host name, umask, time zone, locale,
+/// clock, number of CPUs, and variables that compilers and make listen to.
+fn built_elsewhere(checkout: &Checkout, place: &Path) -> Run {
+    let etc = place.join("etc");
+    let library = checkout.beside("later.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/proofs/later.c");
+    let options = ["-shared", "-fPIC", "-O1", "-o"].map(OsStr::new);
+    let paths = [library.as_os_str(), source.as_os_str()];
+    common::tool("gcc", &[&options[..], &paths].concat(), &checkout.root());
+    // The tool clears its programs' environment, so the library is named in a copy of /etc that only they see. The
+    // mounts need root, or a user namespace in which this user is; the build is another user's then, without root.
+    let script = format!(
+        "set -e
+         mount -t tmpfs -o size=16g tmpfs {place}
+         mkdir -m 777 {place}/tmp
+         cp -r {checkout} {place}/a-path-of-another-length
+         cp {library} {place}/later.so
+         cp -r /etc {etc} 2>/dev/null || :
+         echo {place}/later.so > {etc}/ld.so.preload
+         mount --bind {etc} /etc
+         hostname otherhost4711
+         test $(date +%s) -gt $((today + 30000000))
+         umask 077
+         cd {place}/a-path-of-another-length
+         exec unshare --user --map-user=4321 --map-group=4321 taskset --cpu-list 0 \"$@\"",
+        place = place.display(),
+        checkout = checkout.root().display(),
+        library = library.display(),
+        etc = etc.display(),
+    );
     let tool = checkout.command(&BUNDLE);
     let mut shell = Command::new("unshare");
     shell
-        .args(["--mount", "--map-root-user", "sh", "-c"])
-        .arg(format!("set -e; {before}; exec \"$@\""))
-        .arg("sh")
-        .arg(tool.get_program())
-        .args(tool.get_args());
+        .args(["--mount", "--uts", "--map-root-user", "sh", "-c"])
+        .arg(format!("today=$(date +%s); {script}"))
+        .arg("sh");
+    // The build's own output goes with the mount, so its files are sent out as an archive.
+    let there = place.join("a-path-of-another-length");
+    let kept = checkout.beside("elsewhere");
+    shell
+        .args(["sh", "-c"])
+        .arg(format!("\"$@\" && cp -rL {0}/artifacts/out {1}", there.display(), kept.display()))
+        .arg("sh");
+    shell.arg(tool.get_program()).args(tool.get_args());
     shell.current_dir(checkout.root());
-    for (name, value) in tool.get_envs() {
-        shell.env(name, value.unwrap_or_default());
-    }
-    shell.env("TZ", zone).env("LANG", lang).env("LC_ALL", lang).env("CITRINE_CACHE", checkout.beside("cache"));
-    let run = finish(shell);
-    let identity = run.result()["identity"].as_str().unwrap().to_owned();
-    (identity, files(&checkout.part("")))
+    shell.envs(tool.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.env("CARGO_MANIFEST_DIR", there.join("xtask")).env("CITRINE_CACHE", place.join("cache"));
+    shell
+        .env("TMPDIR", place.join("tmp"))
+        .env("TZ", "Pacific/Kiritimati")
+        .env("LANG", "de_DE.UTF-8")
+        .env("LC_ALL", "de_DE.UTF-8");
+    shell.env("CFLAGS", "-O0 -g").env("MAKEFLAGS", "-k").env("KBUILD_BUILD_USER", "somebody").env("RUSTFLAGS", "-g");
+    finish(shell)
 }
 
+/// Everything that the manifest names, built twice; what is compared is taken from the manifest, so nothing is forgotten.
 #[test]
 fn two_builds_that_share_nothing_are_the_same_bytes() {
     let (here, there) = (Checkout::new(), Checkout::new());
-    let (first, mut a) = built_elsewhere(&here, TODAY, "UTC", "C");
-    let (second, mut b) = built_elsewhere(&there, &another_day(&there), "Pacific/Kiritimati", "de_DE.UTF-8");
-    assert_eq!(first, second);
-    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&a), names(&b));
-    // The two machines' development keys differ, so their signatures do.
-    assert_ne!(a.remove("manifest.json.sig"), b.remove("manifest.json.sig"));
-    for (name, bytes) in &a {
-        assert!(bytes == &b[name], "{name} differs");
-        for secret in [here.root(), there.root()] {
-            let secret = secret.to_string_lossy().into_owned();
+    let place = tempfile::tempdir().unwrap();
+    let (first, second) = (built_here(&here), built_elsewhere(&there, place.path()));
+    let (first, second) = (first.result(), second.result());
+    let (a, mut b) = (files(&here.part("")), files(&there.beside("elsewhere/p4080ds-two-linux")));
+    let how = |run: &Value, part: &str| {
+        let stages = run["stages"].as_array().unwrap();
+        let stage = stages.iter().find(|stage| stage["part"] == part);
+        // A text that is made of the plan is made each time.
+        stage.map_or("built".to_owned(), |stage| stage["how"].as_str().unwrap().to_owned())
+    };
+    println!("{:16} {:>10}  {:9} {:9} the same bytes", "part", "bytes", "here", "elsewhere");
+    let mut wrong = Vec::new();
+    for part in first["parts"].as_array().unwrap() {
+        let name = part["name"].as_str().unwrap();
+        let same = a[name] == b[name];
+        let (one, two) = (how(first, name), how(second, name));
+        println!("{name:16} {:>10}  {one:9} {two:9} {}", a[name].len(), if same { "yes" } else { "NO" });
+        // What was not built twice proves nothing.
+        if !same || two != "built" {
+            wrong.push(name.to_owned());
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert_eq!(first["identity"], second["identity"]);
+    // The two machines' development keys differ, so their signatures do; nothing else.
+    assert_ne!(a["manifest.json.sig"], b.remove("manifest.json.sig").unwrap());
+    assert_eq!(a.keys().filter(|name| *name != "manifest.json.sig").collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    for (name, bytes) in &b {
+        assert!(*bytes == a[name], "{name}");
+        let home = std::env::var("HOME").unwrap();
+        for secret in [
+            here.root().to_str().unwrap(),
+            place.path().to_str().unwrap(),
+            &format!("{home}/"),
+            "elsewhere",
+            "somebody",
+        ] {
             let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-            assert!(!found, "{name} holds the path of the checkout");
+            assert!(!found, "{name} holds {secret}");
         }
     }
 }
@@ -150,4 +201,44 @@ fn twenty_boots_in_a_row_pass() {
     prompts.sort_by(f64::total_cmp);
     let (first, median, last) = (prompts[0], prompts[BOOTS / 2], prompts[BOOTS - 1]);
     println!("prompts of {BOOTS} boots: {first:.1} s to {last:.1} s, median {median:.1} s");
+}
+
+/// Python with CycloneDX's validator, as tests/sbom/requirements.txt pins it; made once per version of that file.
+fn validator() -> PathBuf {
+    let pins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/sbom/requirements.txt");
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap());
+    let cache = std::env::var_os("CITRINE_CACHE").map_or_else(|| home.join(".cache/citrine"), PathBuf::from);
+    let id = common::tool("sha256sum", &[pins.as_os_str()], Path::new("/"));
+    let venv = cache.join(format!("cyclonedx-{}", &id[..16]));
+    if !venv.join("whole").is_file() {
+        common::tool(
+            "python3",
+            &[OsStr::new("-m"), OsStr::new("venv"), OsStr::new("--clear"), venv.as_os_str()],
+            Path::new("/"),
+        );
+        let words = ["-m", "pip", "install", "--quiet", "--no-deps", "-r"].map(OsStr::new);
+        let python = venv.join("bin/python");
+        common::tool(python.to_str().unwrap(), &[&words[..], &[pins.as_os_str()]].concat(), Path::new("/"));
+        std::fs::write(venv.join("whole"), "").unwrap();
+    }
+    venv.join("bin/python")
+}
+
+#[test]
+fn a_release_killed_at_ten_random_moments_ends_with_the_same_bytes() {
+    let mut state = std::process::id();
+    println!("random moments from {state}");
+    let random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f64::from(state >> 8) / f64::from(1 << 24)
+    };
+    let profiles = ["echo", "hello", "hostile", "one-linux", "two-linux"];
+    let releases = releases::killed_and_undisturbed_are_the_same(&profiles, 10, random);
+    releases::no_file_knows_its_maker(&releases, "a");
+    let sources = releases.files("a").keys().filter(|name| name.starts_with("sources/")).count();
+    assert!(sources >= 4, "Linux and busybox");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/sbom/validate.py");
+    let bill = releases.checkout.beside("a/sbom.cdx.json");
+    let said = common::tool(validator().to_str().unwrap(), &[script.as_os_str(), bill.as_os_str()], Path::new("/"));
+    assert_eq!(said, "valid\n");
 }

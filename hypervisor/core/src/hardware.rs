@@ -14,6 +14,9 @@ use crate::machine::{CpuSet, Machine};
 /// Longest `/chosen/bootargs` in bytes, the terminating zero not counted; Topaz has the same limit.
 pub const MAX_BOOTARGS: usize = 63;
 
+/// The boot argument that says where the configuration tree is; Topaz has the same.
+const CONFIG_ADDR: &str = "config-addr=";
+
 /// What the hypervisor needs to know about a board.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Board {
@@ -78,11 +81,7 @@ impl fmt::Display for Error<'_> {
                 write!(f, "/chosen/bootargs has {len} characters; {MAX_BOOTARGS} is the limit")
             }
             Self::NoConfigAddr => f.write_str("/chosen/bootargs has no config-addr=ADDRESS"),
-            Self::BadConfigAddr { text } => {
-                f.write_str("config-addr=")?;
-                text.chars().try_for_each(|c| write!(f, "{}", if c.is_ascii_graphic() { c } else { '?' }))?;
-                f.write_str(" is not a number")
-            }
+            Self::BadConfigAddr { text } => not_a_number(f, CONFIG_ADDR, text),
             Self::RootCells => f.write_str("#address-cells and #size-cells of the hardware tree are not 2 and 2"),
             Self::NoCpus => f.write_str("the hardware tree has no CPU with a timebase-frequency"),
             Self::NoRam => f.write_str("the hardware tree has no memory"),
@@ -93,6 +92,13 @@ impl fmt::Display for Error<'_> {
 }
 
 impl core::error::Error for Error<'_> {}
+
+/// Shows an argument that is no number; its text may come from anywhere.
+fn not_a_number(f: &mut fmt::Formatter<'_>, name: &str, text: &str) -> fmt::Result {
+    f.write_str(name)?;
+    text.chars().try_for_each(|c| write!(f, "{}", if c.is_ascii_graphic() { c } else { '?' }))?;
+    f.write_str(" is not a number")
+}
 
 impl Board {
     /// Reads the hardware tree.
@@ -105,7 +111,10 @@ impl Board {
             return Err(Error::RootCells);
         }
         let (cpus, timebase_hz) = read_cpus(root).ok_or(Error::NoCpus)?;
-        Ok(Self { cpus, ram: read_ram(root)?, timebase_hz, config: config_addr(bootargs(fdt)?)? })
+        let (ram, bootargs) = (read_ram(root)?, bootargs(fdt)?);
+        let config = address(bootargs, CONFIG_ADDR).ok_or(Error::NoConfigAddr)?;
+        let config = config.map_err(|text| Error::BadConfigAddr { text })?;
+        Ok(Self { cpus, ram, timebase_hz, config })
     }
 
     /// The machine that a configuration is checked against.
@@ -130,11 +139,10 @@ fn bootargs(fdt: Fdt<'_>) -> Result<&str, Error<'_>> {
     Ok(text)
 }
 
-/// The `config-addr` among the boot arguments; what else is there is not ours.
-fn config_addr(bootargs: &str) -> Result<TruePhys, Error<'_>> {
-    let argument = bootargs.split_ascii_whitespace().find_map(|word| word.strip_prefix("config-addr="));
-    let text = argument.ok_or(Error::NoConfigAddr)?;
-    number(text).map(TruePhys).ok_or(Error::BadConfigAddr { text })
+/// An address among the boot arguments, or the text that is none; what else is there is not ours.
+fn address<'a>(bootargs: &'a str, name: &str) -> Option<Result<TruePhys, &'a str>> {
+    let text = bootargs.split_ascii_whitespace().find_map(|word| word.strip_prefix(name))?;
+    Some(number(text).map(TruePhys).ok_or(text))
 }
 
 /// A number as Topaz reads it: `0x` hexadecimal, `0b` binary, a leading `0` octal, decimal.

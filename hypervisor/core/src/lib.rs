@@ -15,6 +15,7 @@
 //! * [`handles`] — the numbers by which guests name things
 //! * [`hypervisor`] — what the CPUs share: partitions, interrupts, byte channels, hypercalls
 //! * [`shell`] — the hypervisor's shell
+//! * [`trust`] — whether the configuration tree is signed by the key that the firmware believes
 //! * [`report`] — every line that the firmware prints
 #![no_std]
 #![forbid(unsafe_code)]
@@ -41,4 +42,5 @@ pub mod shadow;
 pub mod shared;
 pub mod shell;
 pub mod start;
+pub mod trust;
 pub mod vcpu;

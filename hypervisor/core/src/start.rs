@@ -13,6 +13,7 @@ use citrine_formats::addr::{Address, GuestPhys, Span, TruePhys};
 use citrine_formats::diag::Severity;
 use citrine_formats::fdt::{self, Fdt};
 use citrine_formats::hvconfig::{self, Tree};
+use citrine_formats::signature::{self, Key};
 
 use crate::config::{Config, MAX_CPUS, Partition, Role};
 use crate::hardware::{self, Board};
@@ -21,6 +22,7 @@ use crate::machine::CpuSet;
 use crate::memory::{GuestMemory, Physical};
 use crate::report::{self, Core};
 use crate::rules;
+use crate::trust;
 
 /// r6 at the entry of a client program (ePAPR 1.1 §5.4.1).
 pub const EPAPR_MAGIC: u32 = 0x4550_4150;
@@ -45,11 +47,16 @@ pub struct Entry {
 /// What the hardware does for the start path; text written to it goes to the serial line.
 /// `'t` is how long device trees stay mapped.
 pub trait Platform<'t>: fmt::Write {
+    /// The key that must have signed the configuration tree, if this firmware believes one. It is asked for, and not in
+    /// [`Entry`], so that a constant `None` leaves nothing of the check in the firmware.
+    fn trust(&self) -> Option<Key>;
     /// Sends text to the 16550 at this address from now on.
     fn use_serial(&mut self, registers: TruePhys);
     /// Maps [`fdt::MAX_LEN`] bytes, or as many as there are; `None` when the address cannot be mapped.
     /// Called once for each tree.
     fn map_tree(&mut self, which: WhichTree, at: TruePhys) -> Option<&'t [u8]>;
+    /// Copies memory; `false` when it cannot be reached.
+    fn read(&mut self, at: TruePhys, into: &mut [u8]) -> bool;
     /// Releases CPUs from their spin tables; returns those that arrived. It gives up on the others when
     /// none arrives for a second, and takes their release back.
     fn start_cpus(&mut self, cpus: &[(u32, TruePhys)], timebase_hz: u32) -> CpuSet;
@@ -66,6 +73,8 @@ pub enum WhichTree {
     Hardware,
     /// The configuration tree.
     Config,
+    /// The configuration tree, with every byte that its header counts: these are signed.
+    SignedConfig,
 }
 
 /// A system that can run at least one partition.
@@ -140,8 +149,13 @@ fn try_run<'t>(
 
     ignore(writeln!(platform, "config at {}", board.config));
     let unreachable = "the configuration tree is at an address that cannot be mapped";
-    let bytes =
-        platform.map_tree(WhichTree::Config, board.config).ok_or_else(|| fail(platform, errors, unreachable))?;
+    let trust = platform.trust();
+    let which = if trust.is_some() { WhichTree::SignedConfig } else { WhichTree::Config };
+    let bytes = platform.map_tree(which, board.config).ok_or_else(|| fail(platform, errors, unreachable))?;
+    let bytes = match &trust {
+        Some(key) => believed(platform, key, board.config, bytes, errors)?,
+        None => bytes,
+    };
     let fdt = fdt::open(bytes).map_err(|why| fail(platform, errors, format_args!("configuration tree: {why}")))?;
     let config_span = span(board.config, fdt.data().len());
     let mut refuse = |why: hvconfig::Error<'_>| {
@@ -194,6 +208,31 @@ fn try_run<'t>(
         ignore(writeln!(platform, "  {}", if can_run { "ready" } else { "NOT READY" }));
     }
     Ok(())
+}
+
+/// The configuration tree's bytes, if `key` has signed them. They are not read before, but for their number.
+fn believed<'t>(
+    platform: &mut impl Platform<'t>,
+    key: &Key,
+    config: TruePhys,
+    bytes: &'t [u8],
+    errors: &mut usize,
+) -> Result<&'t [u8], Stop> {
+    let mut blob = [0; signature::LEN];
+    let at = TruePhys(config.0.saturating_add(signature::DISTANCE));
+    if !platform.read(at, &mut blob) {
+        let why = format_args!("the configuration's signature at {at} cannot be read");
+        return Err(fail(platform, errors, why));
+    }
+    let tree = trust::tree(key, &blob, bytes).map_err(|why| {
+        let cure = match why {
+            trust::Why::Unsigned => "sign the bundle with its key (cargo xtask sign) and load it again",
+            _ => "load hv.dtb and its signature of one bundle again",
+        };
+        fail(platform, errors, format_args!("the configuration tree is not believed: {why}; {cure}"))
+    })?;
+    ignore(writeln!(platform, "config is signed by {key}"));
+    Ok(tree)
 }
 
 /// Opens the hardware tree and finds a serial line, if need be by guessing.

@@ -6,9 +6,12 @@ use core::fmt;
 use citrine_core::machine::CpuSet;
 use citrine_core::memory::Physical as _;
 use citrine_core::start::{IMAGE_LEN, Platform, WhichTree};
+use citrine_core::trust;
 use citrine_formats::addr::{Span, TruePhys};
 use citrine_formats::fdt;
+use citrine_formats::signature::Key;
 
+use crate::TRUST;
 use crate::physical::{Ram, reach};
 use crate::serial::{self, Serial};
 use crate::smp;
@@ -53,12 +56,17 @@ impl fmt::Write for Board {
 }
 
 impl Platform<'static> for Board {
+    #[inline(always)]
+    fn trust(&self) -> Option<Key> {
+        TRUST
+    }
+
     fn use_serial(&mut self, registers: TruePhys) {
         serial::open(registers);
     }
 
     fn map_tree(&mut self, which: WhichTree, at: TruePhys) -> Option<&'static [u8]> {
-        let kept = &KEPT[which as usize];
+        let kept = &KEPT[usize::from(which != WhichTree::Hardware)];
         // SAFETY: `core::start` asks for each tree once, so nobody else has this buffer.
         let kept: &'static mut [u8; KEPT_LEN] = unsafe { &mut *kept.0.get() };
         let (header, _) = kept.split_at_mut(fdt::HEADER_LEN);
@@ -66,12 +74,23 @@ impl Platform<'static> for Board {
             return None;
         }
         // What is no tree, or too long for this: the header alone, and whoever opens it says so.
-        let len = fdt::used_len(header).filter(|len| *len <= KEPT_LEN).unwrap_or(fdt::HEADER_LEN);
+        // Of a signed tree, all that was signed, with nothing changed in it.
+        let len = match which {
+            WhichTree::SignedConfig => trust::signed_len(header).filter(|len| *len >= fdt::HEADER_LEN),
+            WhichTree::Hardware | WhichTree::Config => fdt::used_len(header),
+        };
+        let len = len.filter(|len| *len <= KEPT_LEN).unwrap_or(fdt::HEADER_LEN);
         if !self.ram().read(at, &mut kept[..len]) {
             return None;
         }
-        fdt::cut(&mut kept[..len]);
+        if which != WhichTree::SignedConfig {
+            fdt::cut(&mut kept[..len]);
+        }
         Some(&kept[..len])
+    }
+
+    fn read(&mut self, at: TruePhys, into: &mut [u8]) -> bool {
+        self.ram().read(at, into)
     }
 
     fn start_cpus(&mut self, cpus: &[(u32, TruePhys)], timebase_hz: u32) -> CpuSet {

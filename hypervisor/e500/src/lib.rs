@@ -33,9 +33,25 @@ pub mod tlb;
 use citrine_core::report::Core;
 use citrine_core::start::{self, Entry};
 use citrine_formats::addr::TruePhys;
+use citrine_formats::signature::Key;
 use core::fmt::Write as _;
 
 use cpu::spr;
+
+/// The key that must have signed the configuration tree; the tool's build says which (`xtask/src/build/firmware.rs`).
+/// Without one, any tree is taken.
+const TRUST: Option<Key> = match option_env!("CITRINE_TRUST") {
+    Some(hex) => Some(key(hex)),
+    None => None,
+};
+
+/// A key by its text. A text that is none is a mistake of the build, and ends it.
+const fn key(hex: &str) -> Key {
+    match Key::from_hex(hex) {
+        Some(key) => key,
+        None => panic!("CITRINE_TRUST is not 64 lower-case hexadecimal digits"),
+    }
+}
 
 /// Entered by `entry.s` on the first CPU: device tree (r3), magic number (r6), and where the image is.
 #[unsafe(no_mangle)]

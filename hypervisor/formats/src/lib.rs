@@ -5,6 +5,7 @@
 //! * [`fdt`] — flattened device trees, opened as hostile input
 //! * [`uimage`] — U-Boot's legacy image header
 //! * [`sha256`] — a digest, as bytes and as text
+//! * [`signature`] — the signature over a configuration tree
 //! * [`hvconfig`] — the hypervisor configuration tree (`hv.dtb`)
 //! * [`mux`] — framing of the console multiplexer
 //! * [`manifest`] — the bundle's manifest (feature `manifest`, host only)
@@ -24,6 +25,7 @@ pub mod hvconfig;
 pub mod manifest;
 pub mod mux;
 pub mod sha256;
+pub mod signature;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod uimage;

@@ -20,9 +20,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::{Address, Span, TruePhys};
 pub use crate::sha256::Sha256;
+use crate::signature;
 
 /// The format that this code writes, and the only one it reads. `docs/formats.md` says what changes it.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Longest manifest in bytes; a longer one is refused unread.
 pub const MAX_LEN: usize = 1 << 20;
 /// Most parts of a bundle.
@@ -37,6 +38,9 @@ pub const FILE_NAME: &str = "manifest.json";
 pub const MAX_SIGNATURES: usize = 16;
 /// The SSHSIG namespace of a bundle's signatures: a signature made for anything else does not count.
 pub const NAMESPACE: &str = "citrine-bundle";
+
+/// What is behind a configuration's name in that of its signature.
+pub const SIGNATURE_SUFFIX: &str = ".sig";
 
 /// Name of the `index`-th signature file, from 0: `manifest.json.sig`, `manifest.json.2.sig`, ...
 pub fn signature_name(index: usize) -> String {
@@ -56,6 +60,18 @@ impl<'de> Deserialize<'de> for Sha256 {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&str>::deserialize(deserializer)?;
         Self::from_hex(text).ok_or_else(|| serde::de::Error::custom("expected 64 lower-case hexadecimal digits"))
+    }
+}
+
+impl Serialize for signature::Key {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for signature::Key {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Sha256::deserialize(deserializer).map(|bytes| Self(bytes.0))
     }
 }
 
@@ -96,6 +112,9 @@ words!(
         Profile = "profile",
         /// The list of checksums for `sha256sum -c`.
         Checksums = "checksums",
+        /// The signature over a configuration tree, which the firmware checks. Its bytes are not the manifest's, so
+        /// that a bundle can be signed later, elsewhere.
+        Signature = "signature",
     }
 );
 words!(
@@ -147,12 +166,16 @@ pub struct Part {
     /// Where its code is entered, as the image's own header says, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<u64>,
+    /// Of a signature alone: the key that makes it, which is the one that the firmware believes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<signature::Key>,
     /// File name: see [`is_part_name`].
     pub name: String,
     /// What it is for.
     pub role: Role,
-    /// SHA-256 of its bytes.
-    pub sha256: Sha256,
+    /// SHA-256 of its bytes; `None` for a signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
     /// Length in bytes.
     pub size: u64,
     /// Its places, ordered by medium, at most one each; empty for a part that no boot loader reads.
@@ -279,8 +302,23 @@ impl Part {
         self.slots.iter().find(|slot| slot.media == media)
     }
 
+    /// The name of the part that this one signs, if it is a signature.
+    pub fn signs(&self) -> Option<&str> {
+        self.name.strip_suffix(SIGNATURE_SUFFIX).filter(|_| self.role == Role::Signature)
+    }
+
     fn check(&self, index: usize) -> Result<(), Error> {
         let member = |name: &str| format!("parts[{index}].{name}");
+        let signature = self.role == Role::Signature;
+        rule(self.key.is_some() == signature, || member("key"), "must be there for a signature, and for nothing else")?;
+        rule(self.sha256.is_none() == signature, || member("sha256"), "must be there for all but a signature")?;
+        rule(!signature || self.size == signature::LEN as u64, || member("size"), "must be that of a signature")?;
+        rule(!signature || self.entry.is_none(), || member("entry"), "must not be there for a signature")?;
+        rule(
+            !signature || self.uncompressed.is_none(),
+            || member("uncompressed"),
+            "must not be there for a signature",
+        )?;
         rule(
             is_part_name(&self.name),
             || member("name"),
@@ -338,6 +376,13 @@ impl Manifest {
                 names.insert(part.name.to_ascii_lowercase()),
                 || format!("parts[{index}].name"),
                 "must differ from every other name in more than case",
+            )?;
+            let before = self.parts.get(..index).unwrap_or_default();
+            let signed = part.signs().and_then(|name| before.iter().find(|other| other.name == name));
+            rule(
+                part.role != Role::Signature || signed.is_some_and(|signed| signed.role == Role::Configuration),
+                || format!("parts[{index}].name"),
+                "must be that of a configuration before it, and .sig",
             )?;
         }
         self.inputs.iter().enumerate().try_for_each(|(index, input)| input.check(index))?;

@@ -8,19 +8,24 @@ pub struct Sha256(pub [u8; 32]);
 
 impl Sha256 {
     /// Reads 64 lower-case hexadecimal digits.
-    pub fn from_hex(text: &str) -> Option<Self> {
-        let nibble = |digit: u8| match digit {
-            b'0'..=b'9' => Some(digit - b'0'),
-            b'a'..=b'f' => Some(digit - b'a' + 10),
-            _ => None,
-        };
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        if pairs.len() != 32 || !rest.is_empty() {
+    pub const fn from_hex(text: &str) -> Option<Self> {
+        const fn nibble(digit: u8) -> Option<u8> {
+            match digit {
+                b'0'..=b'9' => Some(digit - b'0'),
+                b'a'..=b'f' => Some(digit - b'a' + 10),
+                _ => None,
+            }
+        }
+        let Some(pairs) = text.as_bytes().as_chunks::<2>().0.first_chunk::<32>() else { return None };
+        if text.len() != 64 {
             return None;
         }
-        let mut digest = [0; 32];
-        for (to, &[high, low]) in digest.iter_mut().zip(pairs) {
-            *to = nibble(high)? << 4 | nibble(low)?;
+        // No iterators: the firmware reads a key while it is compiled.
+        let (mut digest, mut at) = ([0; 32], 0);
+        while at < 32 {
+            let (Some(high), Some(low)) = (nibble(pairs[at][0]), nibble(pairs[at][1])) else { return None };
+            digest[at] = high << 4 | low;
+            at += 1;
         }
         Some(Self(digest))
     }

@@ -8,6 +8,8 @@ use std::io::{self, Write};
 
 use citrine_formats::addr::{Address as _, Size, Span, TruePhys};
 use citrine_formats::manifest::{Manifest, Media, Role, Sha256};
+use citrine_formats::signature::Key;
+use sha2::Digest as _;
 
 use crate::board::{Nor, NorSlots};
 use crate::diag::{self, Code, Diagnostic};
@@ -29,10 +31,10 @@ pub struct Placed {
     pub at: TruePhys,
     /// Length in bytes.
     pub size: u64,
-    /// SHA-256 of its bytes.
+    /// SHA-256 of its bytes; of a signature [`signature_id`], since it may be made later.
     pub sha256: Sha256,
-    /// CRC-32 of its bytes, which is all that U-Boot can compute.
-    pub crc32: u32,
+    /// CRC-32 of its bytes, which is all that U-Boot can compute; none of a signature.
+    pub crc32: Option<u32>,
 }
 
 impl Placed {
@@ -49,16 +51,23 @@ pub fn crc32(pieces: [&[u8]; 2]) -> u32 {
     hasher.finalize()
 }
 
+/// What a signature will be: Ed25519 gives one key's signature over one text the same bytes each time.
+pub fn signature_id(key: &Key, tree: &Sha256) -> Sha256 {
+    Sha256(sha2::Sha256::new().chain_update(key.0).chain_update(tree.0).finalize().into())
+}
+
 /// What a bundle has in the flash. `bytes` gives the bytes of a part by its name.
 pub fn installed<'b>(manifest: &Manifest, bytes: impl Fn(&str) -> Option<&'b [u8]>) -> Vec<Placed> {
     let placed = manifest.parts.iter().filter_map(|part| {
+        let signed = || manifest.parts.iter().find(|other| Some(other.name.as_str()) == part.signs());
+        let of_signature = || Some(signature_id(part.key.as_ref()?, &signed()?.sha256?));
         Some(Placed {
             name: part.name.clone(),
             role: part.role,
             at: part.slot(Media::Nor)?.load,
             size: part.size,
-            sha256: part.sha256,
-            crc32: crc32([bytes(&part.name)?, &[]]),
+            sha256: part.sha256.or_else(of_signature)?,
+            crc32: part.sha256.and_then(|_| Some(crc32([bytes(&part.name)?, &[]]))),
         })
     });
     placed.collect()
@@ -70,20 +79,41 @@ pub fn installed<'b>(manifest: &Manifest, bytes: impl Fn(&str) -> Option<&'b [u8
 /// # Errors
 /// [`NO_FREE_SLOT`].
 pub fn is_in_second(nor: &Nor, slots: &NorSlots, installed: &[Placed], part: &Placed) -> diag::Result<bool> {
-    let places = [false, true].map(|second| {
+    are_in_second(nor, slots, installed, part, &[])
+}
+
+/// [`is_in_second`] for a part and others that must lie in the same set: a configuration and its signature, which is
+/// found by its distance.
+///
+/// # Errors
+/// [`NO_FREE_SLOT`].
+pub fn are_in_second(
+    nor: &Nor,
+    slots: &NorSlots,
+    installed: &[Placed],
+    part: &Placed,
+    others: &[Placed],
+) -> diag::Result<bool> {
+    let in_set = |part: &Placed, second: bool| {
         let base = if second { part.at.get().saturating_add(slots.second) } else { part.at.get() };
-        (second, Placed { at: TruePhys(base), ..part.clone() })
-    });
+        Placed { at: TruePhys(base), ..part.clone() }
+    };
+    let places = [false, true].map(|second| (second, in_set(part, second)));
     let same = |place: &Placed| {
         installed.iter().any(|old| (&old.name, old.at, old.sha256) == (&place.name, place.at, place.sha256))
     };
     let free = |place: &Placed| installed.iter().all(|old| !old.sectors(nor).overlaps(&place.sectors(nor)));
-    let found = places.iter().find(|(_, place)| same(place)).or_else(|| places.iter().find(|(_, place)| free(place)));
+    let with_others = |second: bool| others.iter().map(|other| in_set(other, second)).all(|o| same(&o) || free(&o));
+    let mut candidates = places.iter().filter(|(second, _)| with_others(*second));
+    let found = candidates.clone().find(|(_, place)| same(place)).or_else(|| candidates.find(|(_, place)| free(place)));
     found.map(|(second, _)| *second).ok_or_else(|| {
-        let holds = |place: &Placed| {
+        let holder = |place: &Placed| {
             installed.iter().find(|old| old.sectors(nor).overlaps(&place.sectors(nor))).map(|old| old.name.clone())
         };
-        let holders: Vec<String> = places.iter().filter_map(|(_, place)| holds(place)).collect();
+        let in_the_way = |(second, place): &(bool, Placed)| {
+            holder(place).or_else(|| others.iter().find_map(|other| holder(&in_set(other, *second))))
+        };
+        let holders: Vec<String> = places.iter().filter_map(in_the_way).collect();
         Box::new(
             Diagnostic::error(
                 NO_FREE_SLOT,
@@ -145,11 +175,14 @@ impl FlashPlan {
     pub fn of(nor: &Nor, slots: &NorSlots, installed: &[Placed], mut parts: Vec<Placed>) -> Self {
         let order = |role: Role| match role {
             Role::Script => 2,
-            Role::Configuration => 1,
+            Role::Configuration | Role::Signature => 1,
             _ => 0,
         };
         parts.sort_by_key(|part| (order(part.role), part.at));
-        let is_there = |part: &Placed| installed.iter().any(|old| (old.at, old.sha256) == (part.at, part.sha256));
+        // A signature may have been made since; the script compares it itself.
+        let is_there = |part: &Placed| {
+            part.role != Role::Signature && installed.iter().any(|old| (old.at, old.sha256) == (part.at, part.sha256))
+        };
         let kept: Vec<usize> = (0..parts.len()).filter(|&index| parts.get(index).is_some_and(is_there)).collect();
         let mut steps = Vec::new();
         let most = (STEP / nor.sector).max(1) * nor.sector;

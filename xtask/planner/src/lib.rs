@@ -3,7 +3,7 @@
 //! [`input`] parses boards, profiles and [`inventory`] into [`board`] and [`profile`]; [`place`] turns them into a
 //! [`plan::LoadPlan`], the one place where an address lives; [`rules`] judges it; [`render`], [`pack`]
 //! and [`map`] are its views as text, as bytes and for people; [`verify`] is the way back in, [`diff`] compares what
-//! came out, and [`flash`] changes what lies in the NOR flash. Every problem is a [`diag::Diagnostic`].
+//! came out, [`reproduce`] what was built again, and [`flash`] changes what lies in the NOR flash. Every problem is a [`diag::Diagnostic`].
 #![forbid(unsafe_code)]
 
 pub mod board;
@@ -20,7 +20,10 @@ pub mod pack;
 pub mod place;
 pub mod plan;
 pub mod profile;
+pub mod release;
+pub mod remote;
 pub mod render;
+pub mod reproduce;
 pub mod rules;
 pub mod source;
 pub mod stages;

@@ -9,12 +9,14 @@ mod devices;
 use std::collections::{BTreeMap, BTreeSet};
 
 use citrine_formats::addr::{Address as _, Size, Span, TruePhys};
-use citrine_formats::manifest::{Media, Role};
+use citrine_formats::manifest::{Media, Role, SIGNATURE_SUFFIX};
+use citrine_formats::signature;
 
 use crate::board::{Board, HardwareTree, NorSlots, Slots};
 use crate::diag::{Code, Diagnostic};
 use crate::image::ImageFacts;
 use crate::input::reader::nearest;
+use crate::input::trust::no_key;
 use crate::input::{IMPOSSIBLE_VALUE, UNKNOWN_NAME};
 use crate::plan::{Area, AreaOwner, ChannelEnd, Decided, GuestImage, LoadPlan, Managed, Part, PartitionPlan};
 use crate::profile::{ImageUse, Partition, Profile};
@@ -99,6 +101,10 @@ fn place_on(
     medium: Medium<'_>,
 ) -> Result<LoadPlan, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
+    // Never a plan without a check that the profile asks for.
+    if profile.trust.is_none() && profile.trust_file.is_some() {
+        diagnostics.push(no_key(profile, "nobody has read it"));
+    }
     let cpus = place_cpus(board, profile, &mut diagnostics);
     let areas = place_areas(board, profile, &mut diagnostics);
     let parts = place_parts(board, profile, artifacts, &areas, medium, &mut diagnostics);
@@ -361,6 +367,11 @@ fn place_parts(
         fixed(configuration, Role::Configuration, slots.configuration, "configuration"),
         fixed(script, Role::Script, slots.script, "script"),
     ];
+    if profile.trust.is_some() {
+        let at = slots.configuration.get().saturating_add(signature::DISTANCE);
+        let file = format!("{configuration}{SIGNATURE_SUFFIX}");
+        parts.push(fixed(&file, Role::Signature, TruePhys(at), "configuration"));
+    }
     let mut firsts = BTreeSet::new();
     let mut extras = Vec::new();
     for want in &images {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use citrine_core::capabilities::Capabilities;
 use citrine_formats::addr::{GuestPhys, TruePhys};
+use citrine_formats::signature::Key;
 
 use crate::source::Places;
 use crate::units::CpuChoice;
@@ -272,6 +273,9 @@ pub struct Profile {
     pub name: String,
     /// One line for people.
     pub title: String,
+    /// Rollback counter of its bundles: raised when older ones shall not be started any more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch: u32,
     /// CPUs that no partition shall have, as a list (`"6"`).
     pub unused_cpus: Vec<u32>,
     /// The hypervisor's settings.
@@ -283,15 +287,26 @@ pub struct Profile {
     /// Byte channels between partitions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<Channel>,
+    /// The key that must sign the configuration tree, if the firmware shall check that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Key>,
     /// Names of nodes of hv.dts that differ from the usual ones, each by the path that the node would have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<String, String>,
     /// What else stands in the root of hv.dts, as devicetree source.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dts: String,
+    /// The file of that key, as the profile names it, until [`crate::input::trust::attach`] has read it.
+    #[serde(skip)]
+    pub trust_file: Option<String>,
     /// Where every value stands in the profile's file; not part of `profile.json`.
     #[serde(skip)]
     pub places: Places,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 /// The default of a switch that is on.

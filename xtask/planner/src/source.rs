@@ -18,6 +18,11 @@ impl Places {
         Self { file: file.into(), ranges: BTreeMap::new() }
     }
 
+    /// The file.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     /// Remembers where `path` stands.
     pub fn set(&mut self, path: impl Into<String>, range: Range<usize>) {
         self.ranges.insert(path.into(), range);

@@ -149,7 +149,7 @@ pub fn claims(plan: &LoadPlan) -> Vec<Claim> {
         let last = match part.role {
             Role::Script => Stage::Load,
             Role::Hypervisor | Role::HardwareTree => Stage::Bootm,
-            Role::Configuration => Stage::GuestLoad,
+            Role::Configuration | Role::Signature => Stage::GuestLoad,
             // A restarted partition reads its images again.
             _ => Stage::Run,
         };

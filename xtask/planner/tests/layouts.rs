@@ -2,6 +2,8 @@
 //! pages at every stage are one bit set, worked out from the plan without the rules' own model of claims.
 
 mod common;
+#[path = "../../../tests/figures.rs"]
+mod figures;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -139,8 +141,10 @@ fn overlaps_agree_with_the_page_map() {
     let good = good.unwrap_or_else(|found| panic!("{found:#?}"));
     let count = good.board.uboot.memory.len() + good.parts.len() + good.areas.len();
     let numbers = proptest::collection::vec((0..PAGES - 24, any::<u64>(), any::<u64>()), count);
+    // A million takes minutes: for the long proofs.
+    let cases = if std::env::var_os("CITRINE_FULL").is_some() { 1_000_000 } else { 10_000 };
     let mut seen = [0; 3];
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(10_000));
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(cases));
     let seen_by_cases = std::cell::RefCell::new(&mut seen);
     runner
         .run(&numbers, |numbers| {
@@ -159,4 +163,5 @@ fn overlaps_agree_with_the_page_map() {
         })
         .unwrap_or_else(|error| panic!("{error}"));
     assert!(seen[1] > 1000 && seen[2] > 1000, "the layouts were too tame to prove anything: {seen:?}");
+    figures::figure(&format!("layouts that agree with the page map: {cases} of {cases}"));
 }

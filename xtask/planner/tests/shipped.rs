@@ -5,9 +5,11 @@ mod common;
 
 use citrine_formats::hvconfig::Digest;
 use citrine_formats::manifest::{Role, Sha256};
+use citrine_formats::signature::Key;
 use citrine_planner::board::Board;
 use citrine_planner::diag::Severity;
-use citrine_planner::place::place;
+use citrine_planner::pack::{Content, parts::sources};
+use citrine_planner::place::{Second, place, place_in_flash};
 use citrine_planner::plan::LoadPlan;
 use citrine_planner::profile::Profile;
 use citrine_planner::render::{Digests, Template, boot_cmd, hv_dts, strip_markers};
@@ -89,4 +91,32 @@ fn the_slots_are_those_of_the_overview() {
     assert_eq!(load(Role::HardwareTree), Some((0x7880_0000, 0x10_0000)));
     assert_eq!(load(Role::Configuration), Some((0x7890_0000, 0x10_0000)));
     assert_eq!(load(Role::Rootfs), Some((0x7930_0000, 0x2d0_0000)));
+}
+
+#[test]
+fn a_key_gives_the_configuration_a_signature_at_the_end_of_its_slot() {
+    let key = Key([7; 32]);
+    let trusting = Profile { trust: Some(key), ..profile("two-linux") };
+    let (board, plain) = (board("p4080ds"), plan(&board("p4080ds"), &profile("two-linux")));
+    let ram = plan(&board, &trusting);
+    let load = |plan: &LoadPlan, role| plan.part(role).map(|part| (part.file.clone(), part.load.0, part.window));
+    assert_eq!(load(&plain, Role::Signature), None);
+    assert_eq!(load(&ram, Role::Configuration), Some(("hv.dtb".to_owned(), 0x7890_0000, 0xe_0000)));
+    assert_eq!(load(&ram, Role::Signature), Some(("hv.dtb.sig".to_owned(), 0x789e_0000, 0x2_0000)));
+    assert_eq!(ram.hv_bootargs, plain.hv_bootargs);
+    assert!(rules::check(&ram).iter().all(|finding| finding.severity != Severity::Error), "{:?}", rules::check(&ram));
+
+    let flash = place_in_flash(&board, &trusting, &artifacts(), &Second::new()).unwrap();
+    assert_eq!(load(&flash, Role::Signature), Some(("hv-nor.dtb.sig".to_owned(), 0xf_e89e_0000, 0x2_0000)));
+
+    let text = read("templates/boot.cmd.j2");
+    let script = boot_cmd(&ram, &Template { file: "templates/boot.cmd.j2", text: &text }).unwrap();
+    assert!(script.contains("tftp 0x789e0000 $citrine_dir/hv.dtb.sig") && !script.contains("fdt addr 0x789e0000"));
+
+    let names: Vec<String> = ram.parts.iter().map(|part| part.file.clone()).collect();
+    let contents = names.iter().map(|name| (name.clone(), Content::plain(&b"x"[..]))).collect();
+    let sources = sources(&[&ram], &trusting, contents).unwrap();
+    let at = |name: &str| sources.iter().position(|source| source.name == name).unwrap();
+    assert!(at("hv.dtb") < at("hv.dtb.sig"));
+    assert_eq!(sources[at("hv.dtb.sig")].content, Content::unsigned(key));
 }

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use citrine_formats::manifest::{Input, InputKind};
+use citrine_formats::signature::Key;
 use citrine_planner::diag::{Code, Diagnostic, Label, Result};
 use xshell::cmd;
 
@@ -60,6 +61,8 @@ pub struct Package {
     pub sources: &'static [&'static str],
     /// The feature that it is built with; none in whatever is bundled.
     pub feature: Option<&'static str>,
+    /// The key that the firmware believes configurations of, if it checks them at all.
+    pub trust: Option<Key>,
 }
 
 /// The content of every source of a package, by its path, in order of paths.
@@ -121,8 +124,10 @@ pub fn compile(root: &Path, package: &Package, core: &str, epoch: u32) -> Result
     let bin = Path::new(env!("CITRINE_SYSROOT")).join("bin");
     let shell = tools::shell_in(root)?;
     let cargo = bin.join("cargo");
-    // Never where a program without the feature could be found, and taken for one with it.
-    let dir = package.feature.map_or(TARGET_DIR.to_owned(), |feature| format!("{TARGET_DIR}-{feature}"));
+    // Never where a program without the feature, or with another key, could be found, and taken for one with it.
+    let feature = package.feature.map(|feature| format!("-{feature}")).unwrap_or_default();
+    let trust = package.trust.map(|key| format!("-{key}")).unwrap_or_default();
+    let dir = format!("{TARGET_DIR}{feature}{trust}");
     let mut cmd =
         cmd!(shell, "{cargo} build --locked --package {name} --profile firmware --target {TARGET} --target-dir {dir}");
     if let Some(feature) = package.feature {
@@ -134,6 +139,9 @@ pub fn compile(root: &Path, package: &Package, core: &str, epoch: u32) -> Result
         .env("CARGO_TERM_PROGRESS_WHEN", "never")
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags(root, core, &script).join("\u{1f}"));
+    if let Some(key) = package.trust {
+        cmd = cmd.env("CITRINE_TRUST", key.to_string());
+    }
     for name in KEPT {
         if let Some(value) = std::env::var_os(name) {
             cmd = cmd.env(name, value);

@@ -13,7 +13,8 @@ use crate::build::Context;
 use crate::build::context::other_version;
 use crate::build::lock::{Form, PATH, PinnedFile, Source};
 use crate::build::sources::private_list;
-use crate::cache::{Entry, StageId, hash_file, io_error};
+use crate::cache::{Cache, Entry, StageId, hash_file, io_error};
+use crate::progress::Progress;
 use crate::tools;
 
 /// A source cannot be fetched.
@@ -48,15 +49,54 @@ impl Fetched {
     }
 }
 
+/// The id under which the cache has a source that is pinned so.
+fn id(pin: &Source) -> Result<StageId> {
+    let pin_bytes = serde_json::to_vec(pin).map_err(|error| io_error(Path::new(DESCRIPTION), &error.into()))?;
+    Ok(StageId::new("source", STAGE_VERSION, &[("pin", &pin_bytes)]))
+}
+
+/// The directory in which the cache has exactly the pinned source, if it does.
+///
+/// # Errors
+/// A file error.
+pub fn cached(cache: &Cache, pin: &Source, progress: &Progress<'_>) -> Result<Option<PathBuf>> {
+    let Some(entry) = cache.find(&id(pin)?, progress)? else { return Ok(None) };
+    let has = |file: &PinnedFile| {
+        entry.files.get(&file.name).is_some_and(|found| (found.sha256, found.size) == (file.sha256, file.size))
+    };
+    Ok(pin.files.iter().all(has).then_some(entry.dir))
+}
+
+/// Puts the pinned source into the cache from a directory that has its files, instead of fetching it.
+///
+/// # Errors
+/// [`OTHER_BYTES`]; a file error, also for a file that is not there.
+pub fn provide(context: &Context<'_>, pin: &Source, from: &Path) -> Result<()> {
+    let label = format!("source of {}", pin.package);
+    context.cache.stage(&id(pin)?, &label, Duration::from_secs(2), context.progress, |dir, _| {
+        for file in &pin.files {
+            let path = from.join(&file.name);
+            fs_err::copy(&path, dir.join(&file.name)).map_err(|error| io_error(&path, &error))?;
+        }
+        same_bytes(pin, &files_of(dir)?)?;
+        describe(dir, pin)
+    })?;
+    Ok(())
+}
+
+fn describe(dir: &Path, source: &Source) -> Result<()> {
+    let path = dir.join(DESCRIPTION);
+    let text = serde_json::to_vec_pretty(source).map_err(|error| io_error(&path, &error.into()))?;
+    fs_err::write(&path, text).map_err(|error| io_error(&path, &error))
+}
+
 /// The pinned source, or the newest of its series where Debian no longer carries the pinned version.
 ///
 /// # Errors
 /// [`UNAVAILABLE`]; [`OTHER_BYTES`]; `T302` when another version would have to do and the context is locked.
 pub fn fetch(context: &Context<'_>, pin: &Source) -> Result<Fetched> {
-    let pin_bytes = serde_json::to_vec(pin).map_err(|error| io_error(Path::new(DESCRIPTION), &error.into()))?;
-    let id = StageId::new("source", STAGE_VERSION, &[("pin", &pin_bytes)]);
     let label = format!("source of {}", pin.package);
-    let entry = context.cache.stage(&id, &label, Duration::from_secs(30), context.progress, |dir, step| {
+    let entry = context.cache.stage(&id(pin)?, &label, Duration::from_secs(30), context.progress, |dir, step| {
         let work = context.cache.scratch()?;
         let log = context.cache.log(&format!("source-{}", pin.package));
         step.detail("reading the archive's index");
@@ -75,10 +115,7 @@ pub fn fetch(context: &Context<'_>, pin: &Source) -> Result<Fetched> {
             same_bytes(pin, &files)?;
         }
         let _ = fs_err::remove_file(&log);
-        let source = Source { version, files, ..pin.clone() };
-        let path = dir.join(DESCRIPTION);
-        let text = serde_json::to_vec_pretty(&source).map_err(|error| io_error(&path, &error.into()))?;
-        fs_err::write(&path, text).map_err(|error| io_error(&path, &error))
+        describe(dir, &Source { version, files, ..pin.clone() })
     })?;
     let description = entry.read(DESCRIPTION)?;
     let source: Source =

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use citrine_formats::signature::Key;
 use citrine_planner::diag::Result;
 
 use super::audit::{self, FIRMWARE};
@@ -15,6 +16,7 @@ const PACKAGE: Package = Package {
     dir: "hypervisor/firmware",
     sources: &["hypervisor/core", "hypervisor/e500", "hypervisor/firmware", "hypervisor/formats"],
     feature: None,
+    trust: None,
 };
 
 /// What cargo and the linker made.
@@ -34,12 +36,12 @@ pub fn sources(root: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     cargo::sources(root, &PACKAGE)
 }
 
-/// Compiles, links and audits the firmware for `core`.
+/// Compiles, links and audits the firmware for `core`. With `trust` it runs only configurations that this key has signed.
 ///
 /// # Errors
 /// What [`cargo::compile`] returns, and what [`audit::audit`] objects to.
-pub fn build(root: &Path, core: &str, source_date_epoch: u32) -> Result<Firmware> {
-    of(root, &PACKAGE, core, source_date_epoch)
+pub fn build(root: &Path, core: &str, source_date_epoch: u32, trust: Option<Key>) -> Result<Firmware> {
+    of(root, &Package { trust, ..PACKAGE }, core, source_date_epoch)
 }
 
 /// The firmware without isolation: only tests can build it, to show that they notice.
@@ -73,7 +75,7 @@ mod tests {
 
     #[test]
     fn the_firmware_builds_and_passes_the_audit() {
-        let firmware = build(&project(), "e500mc", 0).unwrap();
+        let firmware = build(&project(), "e500mc", 0, None).unwrap();
         assert!(firmware.image.len() < 1 << 20, "{} bytes", firmware.image.len());
         // `mr r31,r3`, the first instruction: the image is entered at its first byte.
         assert_eq!(firmware.image[..4], [0x7c, 0x7f, 0x1b, 0x78]);
@@ -81,7 +83,7 @@ mod tests {
 
     #[test]
     fn no_path_of_this_machine_is_in_the_firmware() {
-        let elf = build(&project(), "e500mc", 0).unwrap().elf;
+        let elf = build(&project(), "e500mc", 0, None).unwrap().elf;
         for path in [project(), env!("CITRINE_SYSROOT").into(), std::env::var_os("HOME").unwrap().into()] {
             let path = path.display().to_string();
             let found = elf.windows(path.len()).any(|window| window == path.as_bytes());
@@ -93,8 +95,20 @@ mod tests {
     fn only_the_build_without_isolation_says_so() {
         const WARNING: &[u8] = b"WARNING: built without isolation, for tests only";
         let says = |firmware: Firmware| firmware.image.windows(WARNING.len()).any(|window| window == WARNING);
-        assert!(!says(build(&project(), "e500mc", 0).unwrap()));
+        assert!(!says(build(&project(), "e500mc", 0, None).unwrap()));
         assert!(says(without_isolation(&project(), "e500mc").unwrap()));
+    }
+
+    #[test]
+    fn the_key_is_in_the_firmware_that_believes_it() {
+        // Any key will do: nothing is checked here.
+        let key = Key::from_hex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a").unwrap();
+        let (with, without) = [Some(key), None].map(|key| build(&project(), "e500mc", 0, key).unwrap()).into();
+        let holds = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).any(|window| window == what);
+        assert!(holds(&with.image, &key.0) && !holds(&without.image, &key.0));
+        // Whoever has no key pays nothing for the check: the symbols' names show what is there.
+        assert!(holds(&with.elf, b"ed25519") && !holds(&without.elf, b"ed25519"));
+        assert!(holds(&with.elf, b"sha512") && !holds(&without.elf, b"sha512"));
     }
 
     #[test]
@@ -128,14 +142,14 @@ mod tests {
 
     fn refused(case: &Path) -> Result<()> {
         if let Ok(core) = std::fs::read_to_string(case.join("core.txt")) {
-            return build(&project(), core.trim(), 0).map(drop);
+            return build(&project(), core.trim(), 0, None).map(drop);
         }
         let scratch = tempfile::tempdir().unwrap();
         let shell = tools::shell_in(scratch.path()).unwrap();
         if case.join("input").is_dir() {
             let input = case.join("input");
             cmd!(shell, "cp -r {input}/. .").quiet().run().unwrap();
-            return build(scratch.path(), "e500mc", 0).map(drop);
+            return build(scratch.path(), "e500mc", 0, None).map(drop);
         }
         let text = std::fs::read_to_string(case.join("input.s")).unwrap();
         let wanted = text.lines().next().and_then(|line| line.strip_prefix("# ld: ")).unwrap();

@@ -23,6 +23,7 @@ const PACKAGE: Package = Package {
     // Of the hypervisor's own they have the functions that copy memory.
     sources: &["hypervisor/e500/src/mem.s", "hypervisor/formats", "hypervisor/guests"],
     feature: None,
+    trust: None,
 };
 /// Changes when the same sources shall give other images.
 const VERSION: u32 = 1;

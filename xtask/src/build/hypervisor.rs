@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use citrine_formats::signature::Key;
 use citrine_formats::uimage::{Compression, Kind};
 use citrine_planner::diag::Result;
 use citrine_planner::pack::image::{Fields, wrap};
@@ -18,21 +19,24 @@ pub const HV_NAME: &str = "Citrine ";
 /// Changes when the same sources shall give another image.
 const VERSION: u32 = 1;
 
-/// The hypervisor for `core`: built when one of its sources, the compiler or the core changes.
+/// The hypervisor for `core` that believes configurations by the key `trust`: built when one of its sources, the compiler,
+/// the core or the key changes.
 ///
 /// # Errors
 /// An unsupported core, what cargo and the audit complain about (`F1xx`), a file error.
-pub fn hypervisor(context: &Context<'_>, core: &str) -> Result<Vec<Artifact>> {
+pub fn hypervisor(context: &Context<'_>, core: &str, trust: Option<Key>) -> Result<Vec<Artifact>> {
     let epoch = context.lock.source_date_epoch;
     let sources = firmware::sources(context.root)?;
     let time = epoch.to_string();
     let mut parts: Vec<(&str, &[u8])> =
         vec![("core", core.as_bytes()), ("rustc", env!("CITRINE_RUSTC").as_bytes()), ("time", time.as_bytes())];
+    let key = trust.map(|key| key.to_string());
+    parts.extend(key.iter().map(|key| ("trust", key.as_bytes())));
     parts.extend(sources.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())));
     let id = StageId::new("firmware", VERSION, &parts);
     let entry =
         context.cache.stage(&id, "hypervisor firmware", Duration::from_secs(20), context.progress, |dir, _| {
-            let built = firmware::build(context.root, core, epoch)?;
+            let built = firmware::build(context.root, core, epoch, trust)?;
             write(&dir.join(HV_IMAGE), &image(built.image, epoch))?;
             write(&dir.join("hv.elf"), &built.elf)
         })?;

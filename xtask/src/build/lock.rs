@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use citrine_formats::manifest::Sha256;
+use citrine_formats::manifest::{Input, InputKind, Manifest, Sha256};
 use citrine_planner::diag::{Code, Diagnostic, Label, Result};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -104,6 +104,30 @@ impl Lock {
     /// [`INVALID`] when the lock file has none.
     pub fn source(&self, name: &str) -> Result<&Source> {
         self.sources.get(name).ok_or_else(|| invalid(&format!("it has no [sources.{name}]")).into())
+    }
+
+    /// These pins with what a bundle was built from in their place: its time, its packages, and the files of its
+    /// sources. Which package a file belongs to is seen from its name (`deb-version(7)`: no underscore in either).
+    pub fn of_bundle(&self, manifest: &Manifest) -> Self {
+        let mut pins = Self { source_date_epoch: manifest.source_date_epoch, ..self.clone() };
+        for source in pins.sources.values_mut() {
+            let begin = format!("{}_", source.package);
+            let inputs = manifest.inputs.iter().filter(|input| input.kind == InputKind::Source);
+            let own: Vec<&Input> = inputs.filter(|input| input.name.starts_with(&begin)).collect();
+            let file = |input: &&Input| {
+                Some(PinnedFile { name: input.name.clone(), sha256: input.sha256?, size: input.size? })
+            };
+            if let Some(files) = own.iter().map(file).collect::<Option<Vec<_>>>().filter(|files| !files.is_empty()) {
+                source.version.clone_from(&own[0].version);
+                source.files = files;
+            }
+        }
+        for input in manifest.inputs.iter().filter(|input| input.kind == InputKind::Package) {
+            if let Some(version) = pins.packages.get_mut(&input.name) {
+                version.clone_from(&input.version);
+            }
+        }
+        pins
     }
 
     /// The file's text below its comments.

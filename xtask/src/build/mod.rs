@@ -12,6 +12,7 @@ pub mod image;
 pub mod kconfig;
 mod kernel;
 pub mod lock;
+mod recipes;
 mod rootfs;
 mod sources;
 mod stage;
@@ -22,6 +23,7 @@ pub use facts::facts;
 pub use guests::{GUESTS, guests};
 pub use hypervisor::{HV_IMAGE, HV_NAME, hypervisor};
 pub use kernel::linux;
+pub use recipes::recipes;
 pub use rootfs::rootfs;
 pub use trees::trees;
 

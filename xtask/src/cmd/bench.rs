@@ -122,7 +122,7 @@ fn bundle(project: &Project, profile: &str, overrides: Overrides, args: &Bench, 
     let profile = project.root().join(profile).display().to_string();
     let target = Target { board: BOARD.to_owned(), profile, hw_dtb: None };
     let making = Making { overrides, setup: args.setup.clone(), ..Making::default() };
-    let args = BundleArgs { target, making, media: Media::Ram, installed: None };
+    let args = BundleArgs { target, making, media: Media::Ram, installed: None, allow_rollback: false };
     Ok(build(project, &args, &[Need::Bundle, Need::Sources, Need::Qemu, Need::Test], ui)?.published.tar)
 }
 

@@ -3,6 +3,7 @@
 use citrine_formats::addr::Size;
 use citrine_planner::flash::{Action, FlashPlan, Step};
 use citrine_planner::map::{MemoryMap, headroom};
+use citrine_planner::verify::keys::CACHE_NAMESPACE;
 use serde_json::json;
 
 use crate::artifacts::needs_sources;
@@ -10,12 +11,17 @@ use crate::build::Context;
 use crate::build::lock::Lock;
 use crate::bundle::{Bundle, bring_up_to_date};
 use crate::cache::Cache;
-use crate::cli::BundleArgs;
+use crate::cache::remote::Remote;
+use crate::cli::{BundleArgs, Making};
 use crate::nor::steps_text;
 use crate::progress::watch_signals;
 use crate::project::Project;
 use crate::report::{CmdResult, Failure, Ui};
 use crate::setup::{Need, ensure};
+use crate::sign;
+
+/// Names the registry where no flag does, for farms and continuous integration.
+const REMOTE_VARIABLE: &str = "CITRINE_REMOTE_CACHE";
 
 /// Runs `bundle`.
 pub fn run(args: &BundleArgs, ui: &Ui) -> CmdResult {
@@ -36,11 +42,33 @@ pub fn build(project: &Project, args: &BundleArgs, needs: &[Need], ui: &Ui) -> R
     let lock = Lock::read(project.root())?;
     let (_, profile) = project.target_of(&args.target, ui)?;
     let sources = needs_sources(&profile, &args.making.overrides).then_some(Need::Sources);
-    let needs: Vec<Need> = needs.iter().copied().chain(sources).collect();
+    let remote = remote_address(&args.making).is_some().then_some(Need::Remote);
+    let needs: Vec<Need> = needs.iter().copied().chain(sources).chain(remote).collect();
     ensure(&needs, args.making.setup.yes, &lock, &progress)?;
-    let cache = Cache::open(Cache::default_root()?, args.making.offline)?;
+    let cache = open_cache(&args.making, ui)?;
     let context = Context::new(project.root(), &cache, &lock, args.making.locked, &progress)?;
     bring_up_to_date(project, &context, args, ui)
+}
+
+/// The registry that the user names, by flag or environment; none where nothing may be fetched.
+pub fn remote_address(making: &Making) -> Option<String> {
+    let named = || std::env::var(REMOTE_VARIABLE).ok().filter(|address| !address.is_empty());
+    making.remote_cache.clone().or_else(named).filter(|_| !making.offline)
+}
+
+/// The user's cache, and the registry behind it. What this machine offers there is signed with the key that signs the
+/// bundle.
+///
+/// # Errors
+/// A file error; an address that is none; a key that cannot be used.
+pub fn open_cache(making: &Making, ui: &Ui) -> Result<Cache, Failure> {
+    let remote = |address: String| -> Result<Remote, Failure> {
+        let signer = sign::signer(making.key.as_deref())?;
+        let (_, keys) = sign::trusted_keys_for(CACHE_NAMESPACE, None, ui)?;
+        Ok(Remote::new(&address, keys, Box::new(move |bytes| signer.sign(CACHE_NAMESPACE, bytes)))?)
+    };
+    let remote = remote_address(making).map(remote).transpose()?;
+    Ok(Cache::open(Cache::default_root()?, making.offline)?.with_remote(remote))
 }
 
 fn to_json(bundle: &Bundle) -> serde_json::Value {

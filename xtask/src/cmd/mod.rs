@@ -9,17 +9,23 @@ mod console;
 mod coverage;
 mod diff;
 mod explain;
+mod extract;
 mod fuzz;
 mod guest_tree;
 mod import;
 mod inner_loop;
+mod keygen;
 pub mod labgrid;
 mod lock;
 pub mod perf;
 mod plan;
+mod promises;
 pub mod qemu;
+mod release;
 mod render;
+mod reproduce;
 mod serve;
+pub(crate) mod sign;
 mod test;
 pub mod verify;
 
@@ -32,11 +38,16 @@ pub fn run(command: Command, ui: &Ui) -> CmdResult {
         Command::Bundle(args) => bundle::run(&args, ui),
         Command::Check(args) => check::run(&args, ui),
         Command::Plan(args) => plan::run(&args, ui),
+        Command::Release(args) => release::run(&args, ui),
         Command::Render(args) => render::run(&args, ui),
         Command::Import(args) => import::run(&args, ui),
         Command::GuestTree(args) => guest_tree::run(&args, ui),
         Command::Diff(args) => diff::run(&args, ui),
         Command::Verify(args) => verify::run(&args, ui),
+        Command::Extract(args) => extract::run(&args, ui),
+        Command::Sign(args) => sign::run(&args, ui),
+        Command::Keygen(args) => keygen::run(&args, ui),
+        Command::Reproduce(args) => reproduce::run(&args, ui),
         Command::Bench(args) => bench::run(&args, ui),
         Command::Perf(args) => perf::run(&args, ui),
         Command::Explain(args) => explain::run(&args, ui),
@@ -47,6 +58,7 @@ pub fn run(command: Command, ui: &Ui) -> CmdResult {
         Command::Lock(args) => lock::run(&args, ui),
         Command::Cache(args) => cache::run(&args, ui),
         Command::Test(args) => test::run(&args, ui),
+        Command::Promises(args) => promises::run(&args, ui),
         Command::Fuzz(args) => fuzz::run(&args, ui),
         Command::Coverage(args) => coverage::run(&args, ui),
     }

@@ -33,6 +33,7 @@ pub fn run(args: &Qemu, ui: &Ui) -> CmdResult {
     let hardware = Hardware {
         cpu: args.cpu.clone(),
         ram_mib: args.memory,
+        key: args.making.key.clone(),
         flash: args.media == Medium::Nor,
         ..Hardware::default()
     };
@@ -73,7 +74,7 @@ fn bundle(project: &Project, args: &Qemu, ui: &Ui) -> Result<PathBuf, Failure> {
         Medium::Ram => Media::Ram,
         Medium::Nor => Media::All,
     };
-    let args = BundleArgs { target, making: args.making.clone(), media, installed: None };
+    let args = BundleArgs { target, making: args.making.clone(), media, installed: None, allow_rollback: false };
     Ok(build(project, &args, &[Need::Bundle, Need::Qemu], ui)?.published.tar)
 }
 

@@ -7,6 +7,7 @@ use citrine_planner::diag::Diagnostic;
 use serde_json::json;
 
 use super::fuzz::{self, Budget};
+use super::promises;
 use crate::build::lock::Lock;
 use crate::cli::Test;
 use crate::project::Project;
@@ -94,7 +95,7 @@ pub fn run(args: &Test, ui: &Ui) -> CmdResult {
     }
     for (name, arguments) in &steps {
         ui.say(&format!("== {name}: cargo {}", arguments.join(" ")));
-        cargo(project.root(), arguments, args.bless).map_err(|why| failed(name, arguments, &why))?;
+        cargo(project.root(), arguments, args.bless, args.full).map_err(|why| failed(name, arguments, &why))?;
     }
     let mut done: Vec<&str> = steps.iter().map(|step| step.0).collect();
     if args.full {
@@ -126,11 +127,14 @@ pub(super) fn clean_cargo(root: &Path) -> Command {
 }
 
 /// Runs cargo with the output to this process's own; what it failed with is the error.
-fn cargo(root: &Path, arguments: &[&str], bless: bool) -> Result<(), String> {
+fn cargo(root: &Path, arguments: &[&str], bless: bool, full: bool) -> Result<(), String> {
     let mut command = clean_cargo(root);
     command.args(arguments);
     if bless {
         command.env("CITRINE_BLESS", "1");
+    }
+    if full {
+        command.env(promises::FULL, "1");
     }
     match command.status() {
         Ok(status) if status.success() => Ok(()),

@@ -3,15 +3,18 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use citrine_formats::addr::Size;
+use citrine_formats::manifest::Media;
 use citrine_planner::diag::{self, Code, Diagnostic};
-use citrine_planner::verify::{Verified, verify};
+use citrine_planner::verify::policy::Policy;
+use citrine_planner::verify::{self, Opened, Verified};
 use serde_json::{Value, json};
 
-use crate::cli::Verify;
-use crate::report::{CmdResult, Ui};
+use crate::cli::{Demands, Medium, Verify};
+use crate::release::check::{Keys, check};
+use crate::report::{CmdResult, Failure, Ui};
 use crate::sign;
 
 /// A bundle that cannot be read.
@@ -19,25 +22,84 @@ pub const CANNOT_READ: Code = Code::new('O', 102);
 
 /// Runs `verify`.
 pub fn run(args: &Verify, ui: &Ui) -> CmdResult {
-    let (keys_file, keys) = sign::trusted_keys(args.keys.as_deref(), ui)?;
-    let (shown, input) = open(&args.bundle)?;
-    let verified = verify(input, &keys, &mut |_, _| Ok(())).map_err(|error| match error.diagnostic(&shown) {
-        Some(diagnostic) => diagnostic,
-        None => unreadable(&shown, &error.to_string()),
-    })?;
-    if let Some(board) = &args.board {
-        verified.for_board(board, &shown)?;
+    if args.bundle.is_dir() {
+        return release(args, ui);
     }
+    let judged = open_judged(&args.bundle, &args.demands, ui)?;
+    let Judged { shown, keys_file, opened } = judged;
+    let verified = opened.parts(&mut |_, _| Ok(())).map_err(|error| refused(&error, &shown))?;
+    policy_of(&args.demands).judge_whole(&verified, &shown)?;
     if ui.is_json() {
-        ui.object(&to_json(&verified, &shown, &keys_file));
+        ui.object(&to_json("verified", &verified, &shown, &keys_file));
     } else {
         ui.product(&to_text(&verified, &shown, &keys_file));
     }
     Ok(())
 }
 
-/// Opens a bundle, or standard input for `-`; the first value is how messages name it.
-fn open(path: &Path) -> diag::Result<(String, Box<dyn Read>)> {
+/// Checks a whole release.
+fn release(args: &Verify, ui: &Ui) -> CmdResult {
+    let checked = check(&args.bundle, &Keys::read(args.demands.keys.as_deref(), ui)?, &policy_of(&args.demands))?;
+    let (index, shown) = (&checked.index, args.bundle.display().to_string());
+    if ui.is_json() {
+        ui.object(&json!({
+            "type": "verified-release",
+            "release": shown,
+            "version": index.version,
+            "signer": { "principal": checked.signer.principal, "fingerprint": checked.signer.fingerprint },
+            "bundles": index.bundles,
+            "files": index.files.len(),
+        }));
+        return Ok(());
+    }
+    let mut text = format!("{shown} is release {}, whole and signed\n", index.version);
+    let _ = writeln!(text, "  signer    {} {}", checked.signer.principal, checked.signer.fingerprint);
+    let _ = writeln!(text, "  files     {}", index.files.len());
+    for bundle in &index.bundles {
+        let _ = writeln!(text, "  {:32} epoch {}  {}", bundle.file, bundle.epoch, bundle.identity);
+    }
+    ui.product(&text);
+    Ok(())
+}
+
+/// A bundle whose manifest is signed and as demanded; its parts are not read yet.
+pub(super) struct Judged {
+    /// How messages name it.
+    pub(super) shown: String,
+    /// Where the trusted keys are from.
+    pub(super) keys_file: PathBuf,
+    /// The bundle.
+    pub(super) opened: Opened<Box<dyn Read>>,
+}
+
+/// Opens a bundle, or standard input for `-`, and judges its manifest.
+///
+/// # Errors
+/// Whatever is wrong with it (`B1xx`), `O102`.
+pub(super) fn open_judged(bundle: &Path, demands: &Demands, ui: &Ui) -> Result<Judged, Failure> {
+    let (keys_file, keys) = sign::trusted_keys(demands.keys.as_deref(), ui)?;
+    let (shown, input) = input_of(bundle)?;
+    let opened = verify::open(input, &keys).map_err(|error| refused(&error, &shown))?;
+    policy_of(demands).judge(&opened.manifest, &opened.signers, &keys, &shown)?;
+    Ok(Judged { shown, keys_file, opened })
+}
+
+pub(super) fn policy_of(demands: &Demands) -> Policy {
+    Policy {
+        board: demands.board.clone(),
+        profile: demands.profile.clone(),
+        media: demands.media.map(|medium| match medium {
+            Medium::Ram => Media::Ram,
+            Medium::Nor => Media::Nor,
+        }),
+        min_epoch: demands.min_epoch,
+        threshold: usize::from(demands.threshold),
+        production: demands.production,
+    }
+}
+
+/// The first value is how messages name it.
+fn input_of(path: &Path) -> diag::Result<(String, Box<dyn Read>)> {
     if path == Path::new("-") {
         return Ok(("standard input".to_owned(), Box::new(io::stdin().lock())));
     }
@@ -46,6 +108,11 @@ fn open(path: &Path) -> diag::Result<(String, Box<dyn Read>)> {
         Ok(file) => Ok((shown, Box::new(file))),
         Err(error) => Err(unreadable(&shown, &format!("it cannot be read: {error}")).into()),
     }
+}
+
+/// Why the bundle `file` was not verified.
+pub fn refused(error: &verify::Error, file: &str) -> Diagnostic {
+    error.diagnostic(file).unwrap_or_else(|| unreadable(file, &error.to_string()))
 }
 
 /// A bundle that could not be read to its end.
@@ -70,8 +137,8 @@ fn to_text(verified: &Verified, shown: &str, keys_file: &Path) -> String {
         let kind = if signer.dev { " (development key of this machine)" } else { "" };
         line("", &format!("trusted by {}{kind}", keys_file.display()));
     }
-    for stranger in &verified.strangers {
-        line("also", &format!("{stranger}, which is not trusted"));
+    if !verified.unsigned.is_empty() {
+        line("unsigned", &format!("{}: the firmware refuses it until it is signed", verified.unsigned.join(", ")));
     }
     let width = manifest.parts.iter().map(|part| part.name.len()).max().unwrap_or(0);
     for part in &manifest.parts {
@@ -83,10 +150,11 @@ fn to_text(verified: &Verified, shown: &str, keys_file: &Path) -> String {
     text
 }
 
-fn to_json(verified: &Verified, shown: &str, keys_file: &Path) -> Value {
+/// What is known of a verified bundle, as an object of this type.
+pub(super) fn to_json(kind: &str, verified: &Verified, shown: &str, keys_file: &Path) -> Value {
     let manifest = &verified.manifest;
     json!({
-        "type": "verified",
+        "type": kind,
         "bundle": shown,
         "identity": verified.identity,
         "board": manifest.board,
@@ -100,7 +168,7 @@ fn to_json(verified: &Verified, shown: &str, keys_file: &Path) -> Value {
             "fingerprint": signer.fingerprint,
             "development": signer.dev,
         })).collect::<Vec<_>>(),
-        "strangers": verified.strangers,
+        "unsigned": verified.unsigned,
         "parts": manifest.parts,
     })
 }

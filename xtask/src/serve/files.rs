@@ -146,7 +146,8 @@ mod tests {
             role,
             slots,
             entry: None,
-            sha256: Sha256([0; 32]),
+            sha256: Some(Sha256([0; 32])),
+            key: None,
             size: 1,
             uncompressed: None,
         };

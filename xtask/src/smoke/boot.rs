@@ -174,7 +174,7 @@ pub fn expected(parts: &Parts, stand_in: &StandIn) -> Result<Expected> {
     let tree = &stand_in.substitutes[0].bytes;
     let tree = with_bootargs(tree, &stand_in.plan.hv_bootargs)?;
     let loaded: Vec<_> = loaded(parts, stand_in).into_iter().map(|(_, load, bytes)| (load, bytes)).collect();
-    let mut report = report_on(&stand_in.machine.cpu, &loaded, &tree);
+    let mut report = report_on(&stand_in.machine.cpu, &loaded, &tree, parts.profile.trust);
     let last = report.iter().position(|line| line.starts_with(REPORT_ENDS)).map_or(report.len(), |at| at + 1);
     let loads = report.split_off(last);
     Ok(Expected { report, loads })

@@ -53,7 +53,14 @@ impl Parts {
     /// # Errors
     /// Whatever is wrong with it (`B1xx`).
     pub fn read(file: &Path, keys: Option<&Path>, ui: &Ui) -> Result<Self, Failure> {
-        let (verified, bytes) = read(file, keys, ui)?;
+        Self::of(read(file, keys, ui)?, file)
+    }
+
+    /// The parts of a bundle that [`read`] has read from `file`.
+    ///
+    /// # Errors
+    /// `B105` if it carries no profile that this version reads.
+    pub fn of((verified, bytes): (Verified, BTreeMap<String, Vec<u8>>), file: &Path) -> Result<Self, Failure> {
         let profile = bytes.get(PROFILE).and_then(|json| serde_json::from_slice(json).ok());
         let Some(profile) = profile else {
             return Err(Diagnostic::error(

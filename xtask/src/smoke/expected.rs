@@ -14,6 +14,7 @@ use citrine_core::report::Core;
 use citrine_core::start::{self, EPAPR_MAGIC, Entry, IMAGE_LEN, Platform, WhichTree};
 use citrine_formats::addr::{Address as _, Span, TruePhys};
 use citrine_formats::fdt;
+use citrine_formats::signature::Key;
 use citrine_planner::diag::{Diagnostic, Result};
 use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
@@ -31,10 +32,11 @@ pub type Loaded<'t> = (TruePhys, &'t [u8]);
 /// The lines that the firmware prints on a core of QEMU's when `loaded` lies in memory and it is entered with
 /// `tree`: those of the start, then those of each partition that is loaded. Partitions may load at once, so only the
 /// lines of one of them have an order.
-pub fn report_on(cpu: &str, loaded: &[Loaded<'_>], tree: &[u8]) -> Vec<String> {
+pub fn report_on(cpu: &str, loaded: &[Loaded<'_>], tree: &[u8], trust: Option<Key>) -> Vec<String> {
     let pvr = OTHERS.iter().find(|(name, _)| *name == cpu).map_or(E500MC, |(_, pvr)| *pvr);
     let at = TruePhys(0x03f0_0000);
-    let mut host = Host { loaded, tree, image: Span::between(TruePhys(0), TruePhys(IMAGE_LEN)), text: String::new() };
+    let image = Span::between(TruePhys(0), TruePhys(IMAGE_LEN));
+    let mut host = Host { loaded, tree, trust, image, text: String::new() };
     let entry = Entry { tree: at, magic: EPAPR_MAGIC, core: Core::new(pvr), svr: 0, cpu: 0 };
     if let Some(ready) = start::run(&mut host, entry) {
         let mut scratch = Scratch::new();
@@ -80,6 +82,7 @@ pub fn with_bootargs(tree: &[u8], bootargs: &str) -> Result<Vec<u8>> {
 struct Host<'t> {
     loaded: &'t [Loaded<'t>],
     tree: &'t [u8],
+    trust: Option<Key>,
     image: Span<TruePhys>,
     text: String,
 }
@@ -116,14 +119,22 @@ impl Physical for Host<'_> {
 }
 
 impl<'t> Platform<'t> for Host<'t> {
+    fn trust(&self) -> Option<Key> {
+        self.trust
+    }
+
     fn use_serial(&mut self, _: TruePhys) {}
 
     fn map_tree(&mut self, which: WhichTree, at: TruePhys) -> Option<&'t [u8]> {
         let bytes = match which {
             WhichTree::Hardware => self.tree,
-            WhichTree::Config => self.loaded.iter().find(|(base, _)| *base == at)?.1,
+            WhichTree::Config | WhichTree::SignedConfig => self.loaded.iter().find(|(base, _)| *base == at)?.1,
         };
         Some(&bytes[..bytes.len().min(fdt::MAX_LEN as usize)])
+    }
+
+    fn read(&mut self, at: TruePhys, into: &mut [u8]) -> bool {
+        Physical::read(self, at, into)
     }
 
     fn start_cpus(&mut self, cpus: &[(u32, TruePhys)], _: u32) -> CpuSet {
@@ -160,10 +171,10 @@ mod tests {
     fn the_hosts_memory_is_the_parts_and_zeros() {
         let loaded: [Loaded<'_>; 2] = [(TruePhys(0x1002), &[1, 2, 3]), (TruePhys(0x1005), &[4])];
         let image = Span::between(TruePhys(0), TruePhys(IMAGE_LEN));
-        let mut host = Host { loaded: &loaded, tree: &[], image, text: String::new() };
+        let mut host = Host { loaded: &loaded, tree: &[], trust: None, image, text: String::new() };
         let mut read = |at, len: usize| {
             let mut into = vec![9; len];
-            host.read(TruePhys(at), &mut into).then_some(into)
+            Physical::read(&mut host, TruePhys(at), &mut into).then_some(into)
         };
         assert_eq!(read(0x1000, 8), Some(vec![0, 0, 1, 2, 3, 4, 0, 0]));
         assert_eq!(read(0x1003, 2), Some(vec![2, 3]));

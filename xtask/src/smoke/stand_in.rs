@@ -3,9 +3,12 @@
 //!
 //! All other parts are the bundle's own bytes, at the addresses that its manifest signs.
 
+use std::path::{Path, PathBuf};
+
 use citrine_formats::addr::{Span, TruePhys};
 use citrine_formats::hvconfig::Digest;
 use citrine_formats::manifest::{Manifest, Media, Part, Role};
+use citrine_formats::signature::Key;
 use citrine_formats::uimage::Header;
 use citrine_planner::board::Board;
 use citrine_planner::diag::{self, Code, Diagnostic, has_errors};
@@ -23,12 +26,16 @@ use crate::bundle::{boot_script, configuration};
 use crate::emulator::{self, Machine};
 use crate::project::Project;
 use crate::report::{Failure, Ui};
+use crate::sign::{self, configuration::Blob};
 
 /// The bundle cannot be booted on the stand-in.
 pub const NO_STAND_IN: Code = Code::new('Q', 201);
 
 /// The bundled hypervisor needs what no emulator has.
 pub const FOREIGN: Code = Code::new('Q', 202);
+
+/// The emulator's configuration lacks the signature that the bundled firmware wants.
+pub const NOT_SIGNED: Code = Code::new('K', 106);
 
 /// A part that takes another's place.
 #[derive(Debug)]
@@ -63,6 +70,8 @@ pub struct Hardware {
     pub cpus: Option<u32>,
     /// [`Machine::counts`].
     pub counts: bool,
+    /// The key that signs its configuration, for a firmware that believes one.
+    pub key: Option<PathBuf>,
     /// Whether it boots from its flash instead of from memory.
     pub flash: bool,
 }
@@ -116,12 +125,14 @@ pub fn prepare(project: &Project, parts: &Parts, wanted: &Hardware, ui: &Ui) -> 
     // The real one exists when all that it holds does.
     machine.flash = None;
     // What is signed, not what was read.
-    let digest = |part: &Part| Digest { size: part.size, sha256: part.sha256 };
-    let digests: Digests = manifest.parts.iter().map(|part| (part.name.clone(), digest(part))).collect();
+    let digest = |part: &Part| Some(Digest { size: part.size, sha256: part.sha256? });
+    let digests: Digests = manifest.parts.iter().filter_map(|part| Some((part.name.clone(), digest(part)?))).collect();
     if let Some(part) = plan.parts.iter().find(|part| part.image.is_some() && !digests.contains_key(&part.file)) {
         return Err(no_stand_in(format!("its profile asks for {}, which it does not have", part.file)));
     }
     let config = configuration(project, &plan, &digests, ui)?;
+    let trust = plan.profile.trust;
+    let signature = trust.map(|key| signed(&key, wanted.key.as_deref(), &config)).transpose()?;
     let mut substitutes = vec![
         substitute(parts, &plan, Role::HardwareTree, tree, "QEMU's own devices")?,
         substitute(
@@ -132,11 +143,34 @@ pub fn prepare(project: &Project, parts: &Parts, wanted: &Hardware, ui: &Ui) -> 
             "names QEMU's devices; rendered from the bundle's profile.json",
         )?,
     ];
+    if let Some(blob) = signature {
+        substitutes.push(substitute(parts, &plan, Role::Signature, blob.to_vec(), "signs QEMU's configuration")?);
+    }
     if plan.media == Media::Nor {
         let script = boot_script(project, &plan, manifest.source_date_epoch, ui)?.pieces().concat();
         substitutes.push(substitute(parts, &plan, Role::Script, script, "QEMU's flash lies at another address")?);
     }
     Ok(StandIn { machine, plan, substitutes })
+}
+
+/// The signature over the stand-in's configuration: the bundled firmware believes no other key on any machine.
+fn signed(key: &Key, file: Option<&Path>, config: &[u8]) -> diag::Result<Blob> {
+    let signer = file.map(|file| sign::signer(Some(file))).transpose()?;
+    match signer.filter(|signer| sign::configuration::is_by(signer, key)) {
+        Some(signer) => sign::configuration::sign(&signer, config),
+        None => Err(unsigned_here(file).into()),
+    }
+}
+
+/// That nobody can sign the emulator's configuration.
+fn unsigned_here(file: Option<&Path>) -> Diagnostic {
+    let message = "the bundled firmware runs signed configurations only, and the emulator needs one of its own";
+    let given =
+        file.map_or_else(|| "no --key is given".to_owned(), |file| format!("{} is another key", file.display()));
+    Diagnostic::error(NOT_SIGNED, message).fact("key", given).help(
+        "give the key of the profile's `[trust]` with `--key FILE`; or boot a profile without `[trust]`, or with a key for \
+         tests: what a production key signs here, the board would believe, too",
+    )
 }
 
 /// Our own firmware runs guests deprivileged; every other hypervisor for these cores needs the category
@@ -204,7 +238,8 @@ fn substitute(
     let Some(part) = signed.find(|part| part.role == role && file.is_none_or(|file| part.name == file)) else {
         return Err(no_stand_in(format!("the bundle has no {role}")));
     };
-    let note = format!("{}: {} instead of {} ({why})", part.name, sha256(&bytes), part.sha256);
+    let signed = part.sha256.map_or_else(|| "the signature".to_owned(), |sha256| sha256.to_string());
+    let note = format!("{}: {} instead of {signed} ({why})", part.name, sha256(&bytes));
     Ok(Substitute { name: part.name.clone(), bytes, note })
 }
 
@@ -219,6 +254,16 @@ mod tests {
     use super::*;
     use crate::blessed;
     use crate::report::{Width, to_text};
+
+    #[test]
+    fn only_the_key_that_the_firmware_believes_signs_for_the_emulator() {
+        let case = "tests/bad/K106-another-key";
+        let file = blessed::root().join(case).join("key.pub");
+        let refused = signed(&Key([7; 32]), Some(&file), b"tree").unwrap_err();
+        let text = format!("{}\n", to_text(&refused, &Default::default(), Width::Plain));
+        assert_eq!(blessed::compare(&format!("{case}/expected.txt"), &text), None);
+        assert_eq!(signed(&Key([7; 32]), None, b"tree").unwrap_err().code, NOT_SIGNED);
+    }
 
     #[test]
     fn a_foreign_hypervisor_is_refused_with_the_reason() {

@@ -110,7 +110,7 @@ impl Guest {
             .filter_map(|(role, image)| {
                 let part = plan.parts.get(image?.part)?;
                 let signed = manifest.parts.iter().find(|signed| signed.name == part.file)?;
-                Some(GuestImage { role, load: part.load, part: part.file.clone(), sha256: signed.sha256 })
+                Some(GuestImage { role, load: part.load, part: part.file.clone(), sha256: signed.sha256? })
             })
             .collect();
         let given = |image: &GuestImage| {

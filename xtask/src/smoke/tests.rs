@@ -32,6 +32,7 @@ mod labgrid;
 mod loading;
 #[cfg(feature = "long-proofs")]
 mod shell;
+mod trusted;
 
 fn arguments(profile: &str) -> BundleArgs {
     let words = ["xtask", "bundle", "--board", "p4080ds", "--profile", profile, "--yes"];
@@ -147,7 +148,7 @@ fn the_boards_own_trees_pass_the_firmwares_whole_start_path() {
         .filter_map(|part| Some((part.slot(Media::Ram)?.load, parts.bytes[&part.name].as_slice())))
         .collect();
     let tree = as_the_boards_uboot_fixes_it(&parts.bytes["p4080ds.dtb"], &bundle.plan.hv_bootargs);
-    let lines = report_on("e500mc", &loaded, &tree);
+    let lines = report_on("e500mc", &loaded, &tree, None);
     assert!(lines.contains(&"cpus: 8 of 8 started".to_owned()), "{lines:#?}");
     assert!(lines.contains(&"partition p1-linux: 7 CPUs (0-6)".to_owned()), "{lines:#?}");
     assert!(lines.contains(&"citrine: ready, 2 partitions, 0 errors".to_owned()), "{lines:#?}");

@@ -28,6 +28,7 @@ struct Fake<'t> {
     moved: Option<TruePhys>,
     asked: Vec<u32>,
     hz: u32,
+    trust: Option<Key>,
 }
 
 impl fmt::Write for Fake<'_> {
@@ -41,12 +42,22 @@ impl fmt::Write for Fake<'_> {
 }
 
 impl<'t> Platform<'t> for Fake<'t> {
+    fn trust(&self) -> Option<Key> {
+        self.trust
+    }
+
     fn use_serial(&mut self, registers: TruePhys) {
         self.serial = Some(registers);
     }
 
     fn map_tree(&mut self, _: WhichTree, at: TruePhys) -> Option<&'t [u8]> {
         self.memory.get(&at.0).copied()
+    }
+
+    fn read(&mut self, at: TruePhys, into: &mut [u8]) -> bool {
+        let Some(from) = self.memory.get(&at.0).and_then(|bytes| bytes.get(..into.len())) else { return false };
+        into.copy_from_slice(from);
+        true
     }
 
     fn start_cpus(&mut self, cpus: &[(u32, TruePhys)], hz: u32) -> CpuSet {
@@ -145,6 +156,7 @@ struct Scene {
     config: Vec<u8>,
     broken_cpus: CpuSet,
     entry: Entry,
+    trust: Option<Key>,
 }
 
 fn scene() -> Scene {
@@ -153,6 +165,7 @@ fn scene() -> Scene {
         config: config_tree(7, "serial0", &[]),
         broken_cpus: CpuSet::EMPTY,
         entry: Entry { tree: TruePhys(HW), magic: EPAPR_MAGIC, core: Core::new(0x8023_0020), svr: 0, cpu: 0 },
+        trust: None,
     }
 }
 
@@ -167,6 +180,7 @@ impl Scene {
             moved: None,
             asked: Vec::new(),
             hz: 0,
+            trust: self.trust,
         }
     }
 
@@ -384,4 +398,45 @@ fn no_damage_to_a_tree_panics() {
         scene.entry.svr = 0;
         assert!(scene.play().text.contains("citrine: "));
     }
+}
+
+/// Where the signature is.
+const SIGNATURE: u64 = 0x789e_0000;
+
+/// What the start says last but for the summary, of a firmware with a key, a configuration, and this in the signature's place.
+fn signed(scene: &Scene, blob: &[u8]) -> String {
+    let mut fake = scene.machine();
+    fake.memory.insert(SIGNATURE, blob);
+    let is_ready = run(&mut fake, scene.entry).is_some();
+    assert_eq!(is_ready, fake.moved.is_some(), "nothing happens before the signature holds");
+    if is_ready {
+        return fake.text;
+    }
+    assert!(fake.text.ends_with("citrine: FAILED, 1 errors\n") && fake.asked.is_empty(), "{}", fake.text);
+    fake.text.lines().rev().nth(1).unwrap_or_default().into()
+}
+
+#[test]
+fn a_firmware_with_a_key_runs_signed_configurations_only() {
+    use ed25519_dalek::{Signer as _, SigningKey};
+    let signing = SigningKey::from_bytes(&[9; 32]);
+    let key = Key(signing.verifying_key().to_bytes());
+    let mut scene = scene();
+    scene.hw = hardware_tree("config-addr=0x78900000");
+    scene.trust = Some(key);
+    let message = signature::message(&sha2::Sha512::digest(&scene.config).into());
+    let blob = signature::blob(&key, &signing.sign(&message).to_bytes());
+    let expected = GOOD.replacen("cpus: 8", &std::format!("config is signed by {key}\ncpus: 8"), 1);
+    assert_eq!(signed(&scene, &blob), expected);
+
+    let begins = "error: the configuration tree is not believed: ";
+    assert!(signed(&scene, &[0; 184]).starts_with(&std::format!("{begins}nobody has signed it; sign the bundle")));
+    let mut other = blob;
+    other[40] ^= 1;
+    assert!(signed(&scene, &other).starts_with(&std::format!("{begins}its signature is not by the key")));
+    assert!(signed(&scene, &blob[..100]).contains("signature at 0x789e0000 cannot be read"));
+    scene.config[60] ^= 1;
+    assert!(signed(&scene, &blob).starts_with(&std::format!("{begins}its signature does not match")));
+    scene.hw = hardware_tree("config-addr=0xffffffffffffffff");
+    assert!(signed(&scene, &blob).contains("cannot be"));
 }

@@ -8,9 +8,10 @@ use proptest::prelude::*;
 fn part(name: &str, size: u64) -> Part {
     Part {
         entry: None,
+        key: None,
         name: name.to_owned(),
         role: Role::Kernel,
-        sha256: Sha256([0xab; 32]),
+        sha256: Some(Sha256([0xab; 32])),
         size,
         slots: vec![
             Slot { load: TruePhys(0xe802_0000), media: Media::Nor, window: 0x6e_0000 },
@@ -18,6 +19,19 @@ fn part(name: &str, size: u64) -> Part {
         ],
         uncompressed: Some(9),
     }
+}
+
+/// A configuration and its signature.
+fn signed() -> Vec<Part> {
+    let tree = Part { role: Role::Configuration, ..part("hv.dtb", 9) };
+    let sig = Part {
+        key: Some(signature::Key([3; 32])),
+        role: Role::Signature,
+        sha256: None,
+        uncompressed: None,
+        ..part("hv.dtb.sig", 184)
+    };
+    vec![tree, sig]
 }
 
 fn input(name: &str) -> Input {
@@ -105,8 +119,10 @@ fn another_spelling_is_refused() {
 
 #[test]
 fn a_later_format_is_named() {
-    let later = text().replacen("\"format\": 1", "\"format\": 2,\n  \"more\": 1", 1);
-    assert_eq!(Manifest::parse(later.as_bytes()), Err(Error::Format { found: 2 }));
+    let later = text().replacen("\"format\": 2", "\"format\": 3,\n  \"more\": 1", 1);
+    assert_eq!(Manifest::parse(later.as_bytes()), Err(Error::Format { found: 3 }));
+    let earlier = text().replacen("\"format\": 2", "\"format\": 1", 1);
+    assert_eq!(Manifest::parse(earlier.as_bytes()), Err(Error::Format { found: 1 }));
 }
 
 #[test]
@@ -129,9 +145,37 @@ fn values_follow_the_rules() {
     assert_eq!(broken(|m| m.parts[0].slots.reverse()), "parts[0].slots");
     assert_eq!(broken(|m| m.parts[0].slots[1].load = TruePhys(u64::MAX)), "parts[0].slots[1].load");
     assert_eq!(broken(|m| m.parts[0].entry = Some(1 << 53)), "parts[0].entry");
+    assert_eq!(broken(|m| m.parts[1].sha256 = None), "parts[1].sha256");
+    assert_eq!(broken(|m| m.parts[1].key = Some(signature::Key([0; 32]))), "parts[1].key");
     assert_eq!(broken(|m| m.inputs.reverse()), "inputs");
     assert_eq!(broken(|m| m.inputs[1] = m.inputs[0].clone()), "inputs");
     assert_eq!(broken(|m| m.inputs[0].origin = "\x1b[2J".to_owned()), "inputs[0].origin");
+}
+
+#[test]
+fn a_signature_is_of_a_configuration_before_it() {
+    let with = |change: fn(&mut Vec<Part>)| {
+        let mut parts = signed();
+        change(&mut parts);
+        match (Manifest { parts, ..manifest() }).to_canonical() {
+            Ok(bytes) => String::from_utf8(bytes).unwrap(),
+            Err(Error::Value { member, .. }) => member,
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    let good = with(|_| ());
+    assert!(good.contains(&std::format!("\"key\": \"{}\"", "03".repeat(32))) && !good.contains("null"), "{good}");
+    assert_eq!(Manifest::parse(good.as_bytes()).unwrap().parts, signed());
+    assert_eq!(signed().iter().map(Part::signs).collect::<Vec<_>>(), [None, Some("hv.dtb")]);
+    assert_eq!(with(|p| p[1].sha256 = Some(Sha256([0; 32]))), "parts[1].sha256");
+    assert_eq!(with(|p| p[1].key = None), "parts[1].key");
+    assert_eq!(with(|p| p[1].size = 183), "parts[1].size");
+    assert_eq!(with(|p| p[1].entry = Some(0)), "parts[1].entry");
+    assert_eq!(with(|p| p[1].uncompressed = Some(0)), "parts[1].uncompressed");
+    assert_eq!(with(|p| p[1].name = "other.sig".to_owned()), "parts[1].name");
+    assert_eq!(with(|p| p[1].name = "hv.dtb".to_owned() + "sig"), "parts[1].name");
+    assert_eq!(with(|p| p[0].role = Role::Script), "parts[1].name");
+    assert_eq!(with(|p| p.reverse()), "parts[0].name");
 }
 
 #[test]

@@ -26,7 +26,11 @@ pub fn describe(file: &str, manifest: &Manifest, profile: &Profile, hv_dtb: &[u8
     let said = facts.filter(|((what, _), _)| *what == What::ImageBytes).map(|(_, value)| value.to_string());
     let said: BTreeSet<String> = said.collect();
     for part in &manifest.parts {
-        let value = bytes(part.size, part.sha256);
+        let value = match (part.sha256, part.key) {
+            (Some(sha256), _) => bytes(part.size, sha256),
+            // Its bytes are not the manifest's, only who makes them.
+            (None, key) => Value::Text(format!("signature by {}", key.map_or_else(String::new, |key| key.to_string()))),
+        };
         // The profile is told fact by fact, and the checksums are those of the other parts.
         let is_told = match part.role {
             Role::Profile | Role::Checksums => true,

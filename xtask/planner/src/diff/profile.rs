@@ -28,6 +28,9 @@ pub fn describe(profile: &Profile) -> System {
     let mut whole = Thing::default();
     whole.text_of(What::Named, "profile", &profile.name);
     whole.text_of(What::Named, "title", &profile.title);
+    if profile.epoch != 0 {
+        whole.text_of(What::Named, "epoch", profile.epoch);
+    }
     if !profile.unused_cpus.is_empty() {
         whole.text_of(What::Named, "unused CPUs", cpu_list(&profile.unused_cpus.iter().copied().collect()));
     }

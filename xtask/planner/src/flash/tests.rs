@@ -63,7 +63,7 @@ impl System {
                 at: TruePhys(BASE + offset),
                 size: bytes.len() as u64,
                 sha256: sha256(&bytes),
-                crc32: crc32([&bytes, &[]]),
+                crc32: Some(crc32([&bytes, &[]])),
             };
             if is_in_second(&nor, &slots, &installed, &placed)? {
                 placed.at = TruePhys(placed.at.0 + SECOND);
@@ -258,7 +258,7 @@ fn a_part_between_two_others_has_no_free_slot() {
         at: TruePhys(BASE + at),
         size,
         sha256: sha256(name.as_bytes()),
-        crc32: 0,
+        crc32: Some(0),
     };
     let wanted = placed("kernel", 0x200, 0x150);
     let second = |installed: &[Placed]| is_in_second(&nor, &slots, installed, &wanted);
@@ -268,6 +268,34 @@ fn a_part_between_two_others_has_no_free_slot() {
     let error = second(&[placed("a", 0x200, 1), placed("b", 0x300 + SECOND, 1)]).unwrap_err();
     assert_eq!(error.code, NO_FREE_SLOT);
     assert!(error.help.unwrap().contains("a and b"));
+}
+
+#[test]
+fn a_configuration_takes_its_signature_along() {
+    let (nor, slots) = nor();
+    let placed = |name: &str, at: u64, bytes: &[u8]| Placed {
+        name: name.to_owned(),
+        role: Role::Configuration,
+        at: TruePhys(BASE + at),
+        size: 0x50,
+        sha256: sha256(bytes),
+        crc32: None,
+    };
+    let (tree, blob) = (placed("hv.dtb", 0x200, b"tree"), placed("hv.dtb.sig", 0x400, b"blob"));
+    let second = |installed: &[Placed]| are_in_second(&nor, &slots, installed, &tree, std::slice::from_ref(&blob));
+    let here = |part: &Placed, second: u64| Placed { at: TruePhys(part.at.0 + second), ..part.clone() };
+    assert!(!second(&[]).unwrap());
+    assert!(
+        !second(&[tree.clone(), blob.clone()]).unwrap() && second(&[here(&tree, SECOND), here(&blob, SECOND)]).unwrap()
+    );
+    // A tree that has no signature yet stays; one that another key has signed does not, whatever the tree.
+    assert!(!second(std::slice::from_ref(&tree)).unwrap());
+    let theirs = placed("hv.dtb.sig", 0x400, b"another key's");
+    assert!(second(&[tree.clone(), theirs.clone()]).unwrap());
+    assert!(second(std::slice::from_ref(&theirs)).unwrap(), "the tree's place alone is not enough");
+    let error = second(&[theirs, placed("x", 0x200 + SECOND, b"x")]).unwrap_err();
+    assert_eq!(error.code, NO_FREE_SLOT);
+    assert!(error.help.unwrap().contains("hv.dtb.sig and x"));
 }
 
 #[test]

@@ -2,13 +2,14 @@
 //!
 //! [`reader`] walks a TOML table key by key and reports every unknown key, wrong type and impossible
 //! value with its place; [`board`], [`profile`], [`devices`] and [`inventory`] say which keys
-//! there are.
+//! there are. [`trust`] reads the file of a key.
 
 pub mod board;
 pub mod devices;
 pub mod inventory;
 pub mod profile;
 pub mod reader;
+pub mod trust;
 
 use crate::diag::Code;
 

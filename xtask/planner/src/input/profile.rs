@@ -286,6 +286,7 @@ fn read(root: &mut Table<'_>) -> Option<Profile> {
     let name = root.required("name", name);
     let title = plain_text(root, "title", 100);
     let title = root.required("title", title);
+    let epoch = root.integer("epoch", u64::from(u32::MAX)).and_then(|at| u32::try_from(at.value).ok()).unwrap_or(0);
     let unused_cpus = match root.string("unused-cpus") {
         None => Vec::new(),
         Some(text) => match parse_cpu_list(&text.value) {
@@ -307,6 +308,15 @@ fn read(root: &mut Table<'_>) -> Option<Profile> {
     let channels = root.tables("channel", connection);
     let names = names(root);
     let dts = devices::source(root);
+    let trust_file = root.table("trust", |table| {
+        let key = table.string("key");
+        table.required("key", key)
+    });
+    if let (Some(key), Some(Firmware::Freescale)) = (&trust_file, hypervisor.as_ref().map(|known| known.firmware)) {
+        let help = "leave out `[trust]`, or take the hypervisor that is built here";
+        root.impossible(key.range.clone(), "Freescale's hypervisor checks no signatures", help);
+    }
+    let trust_file = trust_file.map(|key| key.value);
 
     root.required("partition", (!partitions.is_empty()).then_some(()));
     if partitions.len() > MAX_PARTITIONS {
@@ -352,11 +362,14 @@ fn read(root: &mut Table<'_>) -> Option<Profile> {
         format: FORMAT,
         name: name?.value,
         title: title?,
+        epoch,
         unused_cpus,
         hypervisor: hypervisor?,
         partitions: partitions.into_iter().filter_map(|p| p.1).collect(),
         shared: shared.into_iter().map(|s| s.1).collect(),
         channels: channels.into_iter().filter_map(|c| c.1).collect(),
+        trust: None,
+        trust_file,
         names,
         dts,
         places: crate::source::Places::default(),

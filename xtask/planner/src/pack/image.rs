@@ -29,7 +29,7 @@ pub fn wrap<'a>(fields: Fields<'_>, payload: impl Into<Cow<'a, [u8]>>) -> Option
     let body = payload.into();
     let header = Header::for_payload(fields.kind, fields.compression, fields.name, fields.time, &body)?;
     let header = Header { load: fields.load, entry: fields.entry, ..header };
-    Some(Content { head: header.to_bytes().to_vec(), body })
+    Some(Content { head: header.to_bytes().to_vec(), body, key: None })
 }
 
 /// A U-Boot script image of `text`. `None` if that is longer than 32 bits can say.

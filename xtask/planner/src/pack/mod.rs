@@ -16,11 +16,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use citrine_formats::manifest::{
     FILE_NAME, FORMAT, Input, Manifest, NAMESPACE, Part, Role, Sha256, Slot, signature_name,
 };
+use citrine_formats::signature::{self, Key};
 use sha2::Digest as _;
-use ssh_key::{HashAlg, LineEnding, PrivateKey};
+use ssh_key::{HashAlg, LineEnding, PrivateKey, SshSig};
 
 use crate::diag;
-pub use ustar::{tar_head, tar_len, write_tar};
+pub use ustar::{Rewriter, tar_head, tar_len, write_tar};
 
 /// Name of the part that `sha256sum -c` reads.
 pub const CHECKSUMS: &str = "SHA256SUMS";
@@ -30,12 +31,19 @@ pub const CHECKSUMS: &str = "SHA256SUMS";
 pub struct Content<'a> {
     head: Vec<u8>,
     body: Cow<'a, [u8]>,
+    /// Of a signature: the key that makes it.
+    key: Option<Key>,
 }
 
 impl<'a> Content<'a> {
     /// Bytes as they are.
     pub fn plain(body: impl Into<Cow<'a, [u8]>>) -> Self {
-        Self { head: Vec::new(), body: body.into() }
+        Self { head: Vec::new(), body: body.into(), key: None }
+    }
+
+    /// The empty place of a signature by `key`.
+    pub fn unsigned(key: Key) -> Self {
+        Self { key: Some(key), ..Self::plain(vec![0; signature::LEN]) }
     }
 
     /// Both pieces, in order.
@@ -53,10 +61,14 @@ impl<'a> Content<'a> {
         self.len() == 0
     }
 
-    fn sha256(&self) -> Sha256 {
+    /// The hash that the manifest signs; a signature has none there.
+    fn sha256(&self) -> Option<Sha256> {
+        if self.key.is_some() {
+            return None;
+        }
         let mut hasher = sha2::Sha256::new();
         self.pieces().iter().for_each(|piece| hasher.update(piece));
-        Sha256(hasher.finalize().into())
+        Some(Sha256(hasher.finalize().into()))
     }
 }
 
@@ -138,6 +150,51 @@ pub fn sign(bundle: &Assembled<'_>, keys: &[PrivateKey]) -> Result<Vec<String>, 
     Ok(signed?.into_values().collect())
 }
 
+/// Makes the signature of this part, by this key, over a configuration tree; `None` leaves its place empty.
+pub type SignTree<'s, E> = dyn FnMut(&Part, &Key, &[u8]) -> Result<Option<[u8; signature::LEN]>, E> + 's;
+
+/// Fills the signatures over the configurations of `bundle` with what `sign` makes. The bundle stays the same one: the
+/// manifest does not have these bytes.
+///
+/// # Errors
+/// What `sign` returns.
+pub fn sign_configurations<E>(bundle: &mut Assembled<'_>, sign: &mut SignTree<'_, E>) -> Result<(), E> {
+    let Assembled { manifest, contents, .. } = bundle;
+    for (index, part) in manifest.parts.iter().enumerate() {
+        let tree = manifest.parts.iter().position(|other| Some(other.name.as_str()) == part.signs());
+        let tree = tree.and_then(|tree| contents.get(tree)).map(|tree| tree.pieces().concat());
+        let (Some(key), Some(tree)) = (&part.key, tree) else { continue };
+        if let (Some(blob), Some(content)) = (sign(part, key, &tree)?, contents.get_mut(index)) {
+            content.body = Cow::Owned(blob.to_vec());
+        }
+    }
+    Ok(())
+}
+
+/// The signature by `key` over a configuration tree, as the firmware reads it.
+///
+/// # Errors
+/// A key that cannot sign, or is of another type than Ed25519.
+pub fn configuration_signature(key: &PrivateKey, tree: &[u8]) -> Result<[u8; signature::LEN], ssh_key::Error> {
+    let signature = key.sign(signature::NAMESPACE, HashAlg::Sha512, tree)?;
+    configuration_blob(&signature).ok_or(ssh_key::Error::AlgorithmUnknown)
+}
+
+/// An SSH signature, by whatever program, as the firmware reads it; `None` if it is none that it could read.
+pub fn configuration_blob(signature: &SshSig) -> Option<[u8; signature::LEN]> {
+    let key = signature.public_key().ed25519()?;
+    let fits = signature.namespace() == signature::NAMESPACE
+        && signature.hash_alg() == HashAlg::Sha512
+        && signature.algorithm() == ssh_key::Algorithm::Ed25519;
+    let bytes = <&[u8; signature::ED25519_LEN]>::try_from(signature.signature_bytes()).ok().filter(|_| fits)?;
+    Some(signature::blob(&Key(key.0), bytes))
+}
+
+/// The key by which the firmware knows an SSH key; `None` if it is not of the one type that the firmware knows.
+pub fn configuration_key(key: &ssh_key::PublicKey) -> Option<Key> {
+    key.key_data().ed25519().map(|key| Key(key.0))
+}
+
 /// SHA-256 of `bytes`.
 pub fn sha256(bytes: &[u8]) -> Sha256 {
     Sha256(sha2::Sha256::digest(bytes).into())
@@ -155,7 +212,9 @@ pub fn assemble(subject: Subject, parts: Vec<PartSource<'_>>) -> diag::Result<As
     let mut contents = Vec::with_capacity(parts.len() + 1);
     for (source, sha256) in parts.into_iter().zip(hashes) {
         // The text that `sha256sum` prints: digest, a space, a space for "read as text", name.
-        list.push_str(&format!("{sha256}  {}\n", source.name));
+        if let Some(sha256) = sha256 {
+            list.push_str(&format!("{sha256}  {}\n", source.name));
+        }
         entries.push(entry(&source, sha256));
         contents.push(source.content);
     }
@@ -192,9 +251,10 @@ pub fn assemble(subject: Subject, parts: Vec<PartSource<'_>>) -> diag::Result<As
     Ok(Assembled { identity: sha256(&manifest_bytes), manifest, manifest_bytes, contents })
 }
 
-fn entry(source: &PartSource<'_>, sha256: Sha256) -> Part {
+fn entry(source: &PartSource<'_>, sha256: Option<Sha256>) -> Part {
     Part {
         entry: source.entry,
+        key: source.content.key,
         name: source.name.clone(),
         role: source.role,
         sha256,
@@ -205,7 +265,7 @@ fn entry(source: &PartSource<'_>, sha256: Sha256) -> Part {
 }
 
 /// The hashes of all parts, in their order; the largest are begun first, one thread per CPU.
-fn hash_all(parts: &[PartSource<'_>]) -> Vec<Sha256> {
+fn hash_all(parts: &[PartSource<'_>]) -> Vec<Option<Sha256>> {
     let mut order: Vec<usize> = (0..parts.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(parts[index].content.len()));
     let next = AtomicUsize::new(0);
@@ -217,7 +277,7 @@ fn hash_all(parts: &[PartSource<'_>]) -> Vec<Sha256> {
         done
     };
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(parts.len());
-    let mut hashes = vec![Sha256([0; 32]); parts.len()];
+    let mut hashes = vec![None; parts.len()];
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..workers).map(|_| scope.spawn(work)).collect();
         let mut done = work();

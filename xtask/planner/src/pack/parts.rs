@@ -35,7 +35,11 @@ pub fn sources<'a>(
             known.slots.sort_by_key(|slot| slot.media);
             continue;
         }
-        let content = contents.remove(&part.file).ok_or_else(|| part.file.clone())?;
+        let made = match (part.role, profile.trust) {
+            (Role::Signature, Some(key)) => Some(Content::unsigned(key)),
+            _ => contents.remove(&part.file),
+        };
+        let content = made.ok_or_else(|| part.file.clone())?;
         let header = match part.role {
             Role::Kernel | Role::Rootfs | Role::Hypervisor => Header::parse(&header_bytes(&content)).ok(),
             _ => None,
@@ -50,6 +54,8 @@ pub fn sources<'a>(
             content,
         });
     }
+    // Whatever their addresses: a signature comes behind what it signs.
+    sources.sort_by_key(|source| source.role == Role::Signature);
     sources.push(PartSource {
         name: PROFILE.to_owned(),
         role: Role::Profile,

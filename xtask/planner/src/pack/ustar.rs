@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
+use citrine_formats::manifest::{FILE_NAME, Part, signature_name};
+
 use super::Assembled;
 
 /// Length of a block of the archive in bytes.
@@ -52,6 +54,58 @@ fn write_files<'f>(
         to.write_all(&[0; BLOCK][..len.next_multiple_of(BLOCK) - len])?;
     }
     Ok(())
+}
+
+/// Writes a bundle with other signatures from the parts of the one that is being read.
+pub struct Rewriter<'w> {
+    to: &'w mut dyn Write,
+    time: u32,
+    /// Bytes of the current part that are still to come.
+    left: u64,
+}
+
+impl<'w> Rewriter<'w> {
+    /// Writes the manifest and the signatures.
+    ///
+    /// # Errors
+    /// What writing returns.
+    pub fn new(to: &'w mut dyn Write, manifest: &[u8], signatures: &[String], time: u32) -> io::Result<Self> {
+        let texts = signatures.iter().enumerate().map(|(index, text)| (signature_name(index), text.as_bytes()));
+        for (name, bytes) in std::iter::once((FILE_NAME.to_owned(), manifest)).chain(texts) {
+            to.write_all(header(&name, bytes.len() as u64, time)?.as_bytes())?;
+            to.write_all(bytes)?;
+            to.write_all(padding(bytes.len() as u64))?;
+        }
+        Ok(Self { to, time, left: 0 })
+    }
+
+    /// Takes the next bytes of a part, as [`crate::verify::Visit`] brings them.
+    ///
+    /// # Errors
+    /// What writing returns.
+    pub fn piece(&mut self, part: &Part, bytes: &[u8]) -> io::Result<()> {
+        if self.left == 0 {
+            self.to.write_all(header(&part.name, part.size, self.time)?.as_bytes())?;
+            self.left = part.size;
+        }
+        self.to.write_all(bytes)?;
+        self.left = self.left.saturating_sub(bytes.len() as u64);
+        if self.left == 0 { self.to.write_all(padding(part.size)) } else { Ok(()) }
+    }
+
+    /// Writes the archive's end.
+    ///
+    /// # Errors
+    /// What writing returns.
+    pub fn finish(self) -> io::Result<()> {
+        self.to.write_all(&[0; END])
+    }
+}
+
+/// What fills up the last block of a file of this length.
+fn padding(len: u64) -> &'static [u8] {
+    let used = (len % BLOCK as u64) as usize;
+    if used == 0 { &[] } else { &[0; BLOCK][used..] }
 }
 
 /// A header with every field set: `HeaderMode` would bring a time of its own.

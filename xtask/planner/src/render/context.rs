@@ -428,9 +428,14 @@ impl BootCmd {
             bootm_size: plan.board.uboot.bootm_size.map(|size| format!("{size:#x}")),
             bootargs: plan.hv_bootargs.clone(),
             fetched: match plan.media {
-                Media::Ram => {
-                    with(&[Role::Kernel, Role::Rootfs, Role::Hypervisor, Role::HardwareTree, Role::Configuration])
-                }
+                Media::Ram => with(&[
+                    Role::Kernel,
+                    Role::Rootfs,
+                    Role::Hypervisor,
+                    Role::HardwareTree,
+                    Role::Configuration,
+                    Role::Signature,
+                ]),
                 // What lies in flash is used where it lies.
                 Media::Nor => Vec::new(),
             },

@@ -36,7 +36,7 @@ struct Bytes {
     file: String,
     at: String,
     len: String,
-    crc: String,
+    crc: Option<String>,
 }
 
 /// A part that is fetched and written.
@@ -45,7 +45,8 @@ struct Written {
     file: String,
     ram: String,
     len: String,
-    crc: String,
+    /// None for a signature, which may be made after this script; then only its first bytes tell it from an empty one.
+    crc: Option<String>,
     /// Memory behind it for its checksum.
     scratch: String,
     steps: Vec<StepText>,
@@ -65,6 +66,11 @@ fn hex(value: u64) -> String {
     format!("{value:#x}")
 }
 
+/// A checksum for `itest`, which reads both sides as the shell prints them.
+fn crc(value: u32) -> String {
+    format!("{value:08x}")
+}
+
 impl FlashCmd {
     /// The context of `steps`, which lead to `flash`; `ram` says where each part is fetched to.
     pub fn of(ram: &LoadPlan, flash: &LoadPlan, steps: &FlashPlan) -> Self {
@@ -74,8 +80,7 @@ impl FlashCmd {
             file: part.name.clone(),
             at: effective(part.at),
             len: hex(part.size),
-            // `itest` reads both sides as the shell prints them.
-            crc: format!("{:08x}", part.crc32),
+            crc: part.crc32.map(crc),
         };
         let slots = nor.and_then(|nor| nor.slots.as_ref());
         let script = slots.map_or(TruePhys(0), |slots| slots.first.script);
@@ -122,7 +127,7 @@ impl FlashCmd {
                         file: part.name.clone(),
                         ram: hex(to),
                         len: hex(part.size),
-                        crc: format!("{:08x}", part.crc32),
+                        crc: part.crc32.map(crc),
                         scratch: hex((to + part.size).next_multiple_of(16)),
                         steps: own.collect(),
                     }

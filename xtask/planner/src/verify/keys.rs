@@ -1,16 +1,26 @@
 //! Whom to believe: a file in OpenSSH's `allowed_signers` format, and signatures in its SSHSIG format.
 //!
 //! Read more strictly than `ssh-keygen` does (ssh-keygen(1), ALLOWED SIGNERS): what this code does not know it
-//! refuses, and nothing depends on the clock. A line whose `namespaces` do not hold `citrine-bundle` is passed
-//! over, so that one file can serve git as well.
+//! refuses, and nothing depends on the clock. A line whose `namespaces` do not hold the one that is asked for is
+//! passed over, so that one file can serve git as well.
 
 use citrine_formats::manifest::NAMESPACE;
+use ssh_key::public::KeyData;
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PublicKey, SshSig};
 
 /// The principal under which the tool enters a machine's own development key.
 pub const DEV_PRINCIPAL: &str = "citrine-dev";
 
-/// A key that may sign bundles.
+/// What a signature on the index of a release is made for.
+pub const RELEASE_NAMESPACE: &str = "citrine-release";
+/// What a signature on a configuration tree, which the hypervisor checks, is made for.
+pub const CONFIG_NAMESPACE: &str = "citrine-config";
+/// What a signature on a stage that machines share is made for.
+pub const CACHE_NAMESPACE: &str = "citrine-cache";
+/// Everything that the tool signs.
+pub const NAMESPACES: [&str; 4] = [NAMESPACE, RELEASE_NAMESPACE, CONFIG_NAMESPACE, CACHE_NAMESPACE];
+
+/// A key that may sign.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TrustedKey {
     /// Who signs with it, as the file says.
@@ -18,9 +28,12 @@ pub struct TrustedKey {
     key: PublicKey,
 }
 
-/// The keys of one file.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct TrustedKeys(Vec<TrustedKey>);
+/// The keys of one file that may sign for one namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TrustedKeys {
+    namespace: &'static str,
+    keys: Vec<TrustedKey>,
+}
 
 /// Why a file of trusted keys is refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,7 +44,7 @@ pub struct KeysError {
     pub why: String,
 }
 
-/// Who signed a bundle.
+/// Who signed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Signer {
     /// Who that is, as the file of trusted keys says.
@@ -43,11 +56,19 @@ pub struct Signer {
 }
 
 impl TrustedKeys {
-    /// Reads a file of trusted keys.
+    /// Reads a file of trusted keys: those for bundles.
     ///
     /// # Errors
-    /// The first line that is not understood, or that no key for bundles is in it.
+    /// As for [`Self::parse_for`].
     pub fn parse(text: &str) -> Result<Self, KeysError> {
+        Self::parse_for(NAMESPACE, text)
+    }
+
+    /// Reads a file of trusted keys: those that may sign for `namespace`.
+    ///
+    /// # Errors
+    /// The first line that is not understood, or that no key for the namespace is in it.
+    pub fn parse_for(namespace: &'static str, text: &str) -> Result<Self, KeysError> {
         let mut keys = Vec::new();
         let mut start = 0;
         for line in text.split_inclusive('\n') {
@@ -57,7 +78,7 @@ impl TrustedKeys {
             if trimmed.is_empty() || trimmed.starts_with('#') {
                 continue;
             }
-            match parse_line(trimmed) {
+            match parse_line(namespace, trimmed) {
                 Ok(key) => keys.extend(key),
                 Err(why) => {
                     return Err(KeysError { range: Some(range), why });
@@ -65,41 +86,62 @@ impl TrustedKeys {
             }
         }
         if keys.is_empty() {
-            let why = format!("no key in it may sign for the namespace {NAMESPACE}");
+            let why = format!("no key in it may sign for the namespace {namespace}");
             return Err(KeysError { range: None, why });
         }
-        Ok(Self(keys))
+        Ok(Self { namespace, keys })
     }
 
-    /// How many keys there are.
+    /// How many different keys there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.different().count()
+    }
+
+    /// How many different keys there are that are not for development.
+    pub fn len_in_production(&self) -> usize {
+        self.different().filter(|key| self.signer(key).is_some_and(|signer| !signer.dev)).count()
+    }
+
+    /// Each key once.
+    fn different(&self) -> impl Iterator<Item = &PublicKey> {
+        let first = |at: usize, key: &TrustedKey| {
+            !self.keys.iter().take(at).any(|before| before.key.key_data() == key.key.key_data())
+        };
+        self.keys.iter().enumerate().filter(move |(at, key)| first(*at, key)).map(|(_, line)| &line.key)
     }
 
     /// Whether there are none; [`Self::parse`] returns no such file.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 
-    /// The signer whose key made `signature`, if it is a trusted one. The key in the signature only chooses
-    /// among the trusted keys; type and value come from the file.
-    fn find(&self, signature: &SshSig) -> Option<&TrustedKey> {
-        self.0.iter().find(|trusted| trusted.key.key_data() == signature.public_key())
+    /// The lines for this key; what is in a signature only chooses among them.
+    fn lines<'a>(&'a self, key: &'a KeyData) -> impl Iterator<Item = &'a TrustedKey> {
+        self.keys.iter().filter(move |trusted| trusted.key.key_data() == key)
+    }
+
+    /// Who signs with `key`, if it is a trusted one. A key that is entered as a development key at all is one.
+    pub fn signer(&self, key: &PublicKey) -> Option<Signer> {
+        let trusted = self.lines(key.key_data()).next()?;
+        Some(Signer {
+            principal: trusted.principal.clone(),
+            fingerprint: trusted.key.fingerprint(HashAlg::Sha256).to_string(),
+            dev: self.lines(key.key_data()).any(|line| line.principal.split(',').any(|name| name == DEV_PRINCIPAL)),
+        })
     }
 }
 
 /// A line of the file; `None` if it is for other namespaces.
-fn parse_line(line: &str) -> Result<Option<TrustedKey>, String> {
+fn parse_line(namespace: &str, line: &str) -> Result<Option<TrustedKey>, String> {
     let (principal, rest) = line.split_once([' ', '\t']).ok_or("a principal and a key are expected")?;
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@._+-,".contains(&byte);
-    if !principal.bytes().all(plain) {
+    if !is_principals(principal) {
         return Err("a principal may hold A-Z a-z 0-9 @ . _ + - only, no patterns".to_owned());
     }
     let mut rest = rest.trim_start();
     let mut ours = true;
     if !rest.starts_with("ssh-") && !rest.starts_with("ecdsa-") && !rest.starts_with("sk-") {
         let (options, key) = split_options(rest)?;
-        ours = for_bundles(options)?;
+        ours = is_for(namespace, options)?;
         rest = key.trim_start();
     }
     if !ours {
@@ -115,6 +157,11 @@ fn parse_line(line: &str) -> Result<Option<TrustedKey>, String> {
     Ok(Some(TrustedKey { principal: principal.to_owned(), key }))
 }
 
+/// Whether `text` is a principal, or several with commas between them.
+pub fn is_principals(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"@._+-,".contains(&byte))
+}
+
 /// The options in front of a key, and the key: blanks between quotes do not end the options.
 fn split_options(text: &str) -> Result<(&str, &str), String> {
     let mut quoted = false;
@@ -125,16 +172,16 @@ fn split_options(text: &str) -> Result<(&str, &str), String> {
     end.map(|end| text.split_at(end)).ok_or_else(|| "the key is missing".to_owned())
 }
 
-/// Whether the options let the key sign bundles.
-fn for_bundles(options: &str) -> Result<bool, String> {
+/// Whether the options let the key sign for `namespace`.
+fn is_for(namespace: &str, options: &str) -> Result<bool, String> {
     let lower = options.to_ascii_lowercase();
     let Some(value) = lower.strip_prefix("namespaces=\"").and_then(|rest| rest.strip_suffix('"')) else {
-        return Err(format!("the only option that is supported is namespaces=\"{NAMESPACE}\""));
+        return Err(format!("the only option that is supported is namespaces=\"{namespace}\""));
     };
     if value.contains(['"', '*', '?', '!', ' ']) {
         return Err("namespaces must be names with commas between them, no patterns".to_owned());
     }
-    Ok(options[12..options.len() - 1].split(',').any(|namespace| namespace == NAMESPACE))
+    Ok(options[12..options.len() - 1].split(',').any(|name| name == namespace))
 }
 
 /// The key types that may sign.
@@ -143,17 +190,20 @@ pub fn is_supported(algorithm: &Algorithm) -> bool {
 }
 
 /// One signature file whose signature holds for its own key.
-pub(super) struct Checked {
-    /// Orders the signature files of a bundle.
-    pub(super) fingerprint: [u8; 32],
-    /// Its text.
-    pub(super) fingerprint_text: String,
-    /// The signer, if the key is a trusted one.
-    pub(super) signer: Option<Signer>,
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Checked {
+    /// The key that made it; who that is must be asked of the trusted keys.
+    pub key: PublicKey,
+    /// Its fingerprint: orders the signature files of a bundle.
+    pub fingerprint: [u8; 32],
 }
 
-/// Checks one signature file over `message`.
-pub(super) fn check(message: &[u8], file: &[u8], keys: &TrustedKeys) -> Result<Checked, String> {
+/// Checks the signature file `file` over `message` for `namespace`. Nothing is said about whose key it is:
+/// ask [`TrustedKeys::signer`], or compare.
+///
+/// # Errors
+/// What is wrong with the signature.
+pub fn check(namespace: &str, message: &[u8], file: &[u8]) -> Result<Checked, String> {
     let signature = SshSig::from_pem(file).map_err(|error| format!("it is not an SSH signature: {error}"))?;
     // Version and armour are not covered by the signature itself; one spelling leaves nothing to change.
     if signature.version() != SshSig::VERSION || !spelled_as_openssh(&signature, file) {
@@ -163,25 +213,12 @@ pub(super) fn check(message: &[u8], file: &[u8], keys: &TrustedKeys) -> Result<C
     if !is_supported(&key.algorithm()) {
         return Err(format!("it is made with a key of type {}, which is not supported", key.algorithm()));
     }
-    if signature.namespace() != NAMESPACE {
-        return Err(format!("it is made for another purpose than {NAMESPACE}"));
+    if signature.namespace() != namespace {
+        return Err(format!("it is made for another purpose than {namespace}"));
     }
-    let trusted = keys.find(&signature);
-    trusted
-        .map_or(&key, |trusted| &trusted.key)
-        .verify(NAMESPACE, message, &signature)
-        .map_err(|_| "it does not match the manifest".to_owned())?;
-    let fingerprint = key.fingerprint(HashAlg::Sha256);
-    let fingerprint_text = fingerprint.to_string();
-    Ok(Checked {
-        fingerprint: fingerprint.sha256().expect("a SHA-256 fingerprint was asked for"),
-        signer: trusted.map(|trusted| Signer {
-            principal: trusted.principal.clone(),
-            fingerprint: fingerprint_text.clone(),
-            dev: trusted.principal == DEV_PRINCIPAL,
-        }),
-        fingerprint_text,
-    })
+    key.verify(namespace, message, &signature).map_err(|_| "it does not match the bytes".to_owned())?;
+    let fingerprint = key.fingerprint(HashAlg::Sha256).sha256().expect("a SHA-256 fingerprint was asked for");
+    Ok(Checked { key, fingerprint })
 }
 
 fn spelled_as_openssh(signature: &SshSig, file: &[u8]) -> bool {
@@ -213,7 +250,7 @@ mod tests {
     #[test]
     fn a_line_for_others_is_passed_over() {
         let text = format!("a namespaces=\"git\" ssh-rsa AAAA\nb {KEY}\n");
-        assert_eq!(TrustedKeys::parse(&text).unwrap().0[0].principal, "b");
+        assert_eq!(TrustedKeys::parse(&text).unwrap().keys[0].principal, "b");
         assert!(refused("a namespaces=\"git\" ssh-rsa AAAA\n").contains("citrine-bundle"));
     }
 
@@ -242,13 +279,12 @@ mod tests {
         #[test]
         fn no_text_panics(text in "\\PC{0,80}") {
             let _ = TrustedKeys::parse(&text);
-            let _ = parse_line(&format!("a namespaces=\"{text}\" {KEY}"));
+            let _ = parse_line(NAMESPACE, &format!("a namespaces=\"{text}\" {KEY}"));
         }
 
         #[test]
         fn no_signature_panics(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
-            let keys = TrustedKeys::parse(&format!("a {KEY}")).unwrap();
-            proptest::prop_assert!(check(b"", &bytes, &keys).is_err());
+            proptest::prop_assert!(check(NAMESPACE, b"", &bytes).is_err());
         }
     }
 }

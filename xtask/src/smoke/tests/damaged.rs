@@ -35,7 +35,7 @@ fn a_kernel_with_another_byte_is_refused_and_the_other_partition_boots() {
     let stand_in = prepare(&project, &parts, &Hardware::default(), &ui).unwrap();
     let expected = expected(&parts, &stand_in).unwrap();
     let found = citrine_planner::pack::sha256(&parts.bytes[PART]);
-    let signed = parts.verified.manifest.parts.iter().find(|part| part.name == PART).unwrap().sha256;
+    let signed = parts.verified.manifest.parts.iter().find(|part| part.name == PART).unwrap().sha256.unwrap();
     let refusal = format!("p2-hello: NOT STARTED: kernel: SHA-256 does not match: expected {signed}, found {found}");
     assert!(expected.loads.contains(&refusal), "{:#?}", expected.loads);
 

@@ -47,7 +47,7 @@ fn bundle(change: impl Fn(&mut Profile), installed: Option<&Installed>) -> (Made
             manifest: assembled.manifest.clone(),
             identity: assembled.identity,
             signers: Vec::new(),
-            strangers: Vec::new(),
+            unsigned: Vec::new(),
         },
         bytes: all.map(|(part, content)| (part.name.clone(), content.pieces().concat())).collect(),
         profile,
@@ -118,7 +118,7 @@ fn placed(parts: &Parts, stand_in: &StandIn) -> Vec<(Placed, Vec<u8>)> {
     let role = |at: TruePhys| stand_in.plan.parts.iter().find(|part| part.load == at).unwrap().role;
     let placed = loaded(parts, stand_in).into_iter().map(|(name, at, bytes)| {
         let (size, sha256, crc32) = (bytes.len() as u64, sha256(bytes), crc32([bytes, &[]]));
-        (Placed { name: name.to_owned(), role: role(at), at, size, sha256, crc32 }, bytes.to_vec())
+        (Placed { name: name.to_owned(), role: role(at), at, size, sha256, crc32: Some(crc32) }, bytes.to_vec())
     });
     placed.collect()
 }

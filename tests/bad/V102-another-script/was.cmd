@@ -1,0 +1,2 @@
+setenv bootm_size 0x30000000
+bootm 0x78700000 - 0x78800000

@@ -1,0 +1,20 @@
+//! The command line of `promises`.
+
+use clap::Args;
+
+use super::Setup;
+
+/// Show what Citrine promises, and try every promise now.
+///
+/// docs/promises.md has the promises and names the tests of each. This runs them and prints the figures that they found:
+/// how many forgeries were refused, in how many bundles two verifiers agree, how many bits were flipped.
+///
+/// Example: cargo xtask promises
+#[derive(Args, Debug)]
+pub struct Promises {
+    /// Try those, too, that take long: the double build, the mutants of the verifier, a million layouts
+    #[arg(long)]
+    pub full: bool,
+    #[command(flatten)]
+    pub setup: Setup,
+}
