@@ -50,7 +50,10 @@ pub fn run(args: &Promises, ui: &Ui) -> CmdResult {
     ensure(if args.full { &needs[..] } else { &needs[..4] }, args.setup.yes, &lock, &ui.progress())?;
     let mut broken = Vec::new();
     for promise in parse(&text) {
-        ui.product(&format!("{}  {}\n", promise.id, promise.text));
+        // Each object names its promise.
+        if !ui.is_json() {
+            ui.product(&format!("{}  {}\n", promise.id, promise.text));
+        }
         for proof in &promise.proofs {
             let (verdict, figures) = if proof.program == LONG && !args.full {
                 ("not run", vec!["--full runs it".to_owned()])
