@@ -22,7 +22,8 @@ pub fn recipes(context: &Context<'_>, board: &Board) -> Result<Vec<Input>> {
     let fail = |error| io_error(&dir, &error);
     for entry in fs_err::read_dir(&dir).map_err(fail)? {
         let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
-        if ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+        // Editors leave files that begin with a dot.
+        if !name.starts_with('.') && ENDINGS.iter().any(|ending| name.ends_with(ending)) {
             let path = format!("templates/{name}");
             inputs.push(recipe_input(&path, &context.recipe(&path)?));
         }

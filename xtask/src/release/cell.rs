@@ -27,6 +27,7 @@ use crate::cmd::bundle::open_cache;
 use crate::progress::{check_interrupted, watch_signals};
 use crate::project::Project;
 use crate::report::{CmdResult, Failure, Ui};
+use crate::sign::configuration;
 use crate::{nor, output, sign};
 
 /// The file of a finished cell that says what it holds.
@@ -88,7 +89,10 @@ pub fn run(project: &Project, args: &Release, name: &str, out: &Path, ui: &Ui) -
         installed: None,
         allow_rollback: false,
     };
-    let made = made(project, &context, (&both.0, &both.1), &bundle, None, ui)?;
+    let mut made = made(project, &context, (&both.0, &both.1), &bundle, None, ui)?;
+    // Only the release's own key signs here: what it may not sign for the firmware is said, as `bundle` does.
+    let unsigned = configuration::fill(&mut made.assembled, &key, &mut |_| None)?;
+    ui.diagnostics(configuration::notice(&unsigned, &format!("{}.tar", cell.name())).as_slice());
     check_interrupted()?;
 
     std::fs::create_dir_all(out).map_err(super::cannot(out))?;

@@ -169,6 +169,7 @@ pub fn there(output: &Path, recipe: &Recipe, cells: &[Cell], key: &PublicKey) ->
     }
     Ok(checked)
 }
+
 fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<index::File> {
     let path = dir.join(name);
     std::fs::write(&path, bytes).map_err(cannot(&path))?;
