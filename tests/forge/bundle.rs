@@ -20,6 +20,11 @@ pub fn trusted() -> PrivateKey {
     PrivateKey::from(Ed25519Keypair::from_seed(&[1; 32]))
 }
 
+/// As many more keys as may sign beside it, which are trusted, too.
+pub fn crew() -> impl Iterator<Item = PrivateKey> {
+    (40..56).map(|seed| PrivateKey::from(Ed25519Keypair::from_seed(&[seed; 32])))
+}
+
 /// A key that nobody trusts.
 pub fn stranger() -> PrivateKey {
     PrivateKey::from(Ed25519Keypair::from_seed(&[2; 32]))
@@ -36,8 +41,11 @@ fn firmware_key() -> citrine_formats::signature::Key {
 
 /// The text of the file of trusted keys.
 pub fn allowed_signers() -> String {
-    let public = trusted().public_key().to_openssh().unwrap();
-    format!("# The forgers do not have this key.\nowner@example.org namespaces=\"citrine-bundle\" {public}\n")
+    let line = |who: &str, key: &PrivateKey| {
+        format!("{who}@example.org namespaces=\"citrine-bundle\" {}\n", key.public_key().to_openssh().unwrap())
+    };
+    let crew: String = crew().map(|key| line("crew", &key)).collect();
+    format!("# The forgers do not have these keys.\n{}{crew}", line("owner", &trusted()))
 }
 
 pub fn check(bytes: impl std::io::Read) -> Result<Verified, Error> {

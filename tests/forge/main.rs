@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::Command;
 
-use bundle::{BLOCK, Forge, allowed_signers, archive, assembled, check, good, stranger, trusted};
+use bundle::{BLOCK, Forge, allowed_signers, archive, assembled, check, crew, good, stranger, trusted};
 use cases::{CLASSES, cases, elsewhere, project};
 use figures::figure;
 use mutations::{MUTATIONS, forged};
@@ -102,7 +102,10 @@ fn another_verifier_agrees_on_every_forgery() {
     }
     let two = archive(&assembled("p4080ds", "two-linux", 1), &[stranger(), trusted()]);
     std::fs::write(dir.path().join("two-signers"), two).unwrap();
-    let names = [&names[..], &["two-signers"]].concat();
+    let sixteen: Vec<_> = crew().collect();
+    std::fs::write(dir.path().join("sixteen-signers"), archive(&assembled("p4080ds", "two-linux", 1), &sixteen))
+        .unwrap();
+    let names = [&names[..], &["two-signers", "sixteen-signers"]].concat();
     let verdicts = python::verdicts(dir.path(), &allowed_signers(), &names);
     for (name, verdict) in &verdicts {
         let ours = check(std::fs::File::open(dir.path().join(name)).unwrap());

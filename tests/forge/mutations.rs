@@ -3,9 +3,8 @@
 
 use citrine_formats::signature;
 use ssh_key::PrivateKey;
-use ssh_key::private::Ed25519Keypair;
 
-use crate::bundle::{Forge, Member, archive, assembled, firmware, good, stranger, trusted};
+use crate::bundle::{Forge, Member, archive, assembled, crew, firmware, good, stranger, trusted};
 
 /// A forgery, and how it is made of the good bundle.
 pub struct Mutation {
@@ -161,7 +160,7 @@ mutations! {
     "E-02-manifest-size-huge" |f| f.members[0].poke(124, b"77777777777\0");
     "E-03-signature-too-long" |f| f.member(SIG).set_data(vec![b'A'; 5000]);
     "E-04-deep-nesting" |f| { f.members[0].set_data("[".repeat(100_000).into_bytes()); f.sign(&[trusted()]) };
-    "E-05-seventeen-signatures" |f| { let mut keys: Vec<_> = (1..=17).map(|n| PrivateKey::from(Ed25519Keypair::from_seed(&[n; 32]))).collect(); keys.sort_by_key(|k| k.fingerprint(ssh_key::HashAlg::Sha256).sha256()); f.sign(&keys) };
+    "E-05-seventeen-signatures" |f| { let mut keys: Vec<_> = crew().chain([trusted()]).collect(); keys.sort_by_key(|k| k.fingerprint(ssh_key::HashAlg::Sha256).sha256()); f.sign(&keys) };
     "E-06-endless-end" |f| f.end.extend([0; 1 << 16]);
 
     "F-01-rewritten-while-it-is-read" |f| { let o = other(); f.members.truncate(3); f.members.extend_from_slice(&o.members[3..]) };

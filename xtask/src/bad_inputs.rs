@@ -33,7 +33,7 @@ use crate::project::Project;
 use crate::report::{Ui, Width, to_json, to_text};
 
 /// The families of codes whose cases are run here; the others' cases stand beside their own code.
-const FAMILIES: [&str; 12] = ["C", "D", "H", "I", "K102", "K103", "L", "N", "P", "R", "S", "U"];
+const FAMILIES: [&str; 13] = ["C", "D", "H", "I", "K102", "K103", "K107", "L", "N", "P", "R", "S", "U"];
 
 /// One directory of `tests/bad/`, and the texts that were read for it.
 struct Case {

@@ -41,10 +41,8 @@ mod inventory;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse_from(cli::console::words(std::env::args_os()));
+    let cli = cli::Cli::of(cli::console::words(std::env::args_os()));
     let ui = report::Ui::new(cli.json);
     match cmd::run(cli.command, &ui) {
         Ok(()) => ExitCode::SUCCESS,

@@ -210,7 +210,7 @@ mod tests {
         assert_eq!((made, again), (true, false));
         assert_eq!(first.public_key().key_data(), second.public_key().key_data());
         assert_eq!((mode(&config.join(DEV_KEY)), mode(&config)), (0o600, 0o700));
-        assert_eq!(trusted_keys(Some(&config.join(ALLOWED_SIGNERS)), &Ui::new(false)).unwrap().1.len(), 1);
+        assert_eq!(trusted_keys(Some(&config.join(ALLOWED_SIGNERS)), &Ui::new(false)).unwrap().1.count(), 1);
         let left: Vec<_> = std::fs::read_dir(&config).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left.len(), 3, "{left:?}");
     }
@@ -248,6 +248,6 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(keys.windows(2).all(|pair| pair[0].public_key().key_data() == pair[1].public_key().key_data()));
-        assert_eq!(trusted_keys(Some(&config.path().join(ALLOWED_SIGNERS)), &Ui::new(false)).unwrap().1.len(), 1);
+        assert_eq!(trusted_keys(Some(&config.path().join(ALLOWED_SIGNERS)), &Ui::new(false)).unwrap().1.count(), 1);
     }
 }

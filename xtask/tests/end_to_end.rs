@@ -223,3 +223,35 @@ fn a_missing_dtc_is_named(checkout: &Checkout) {
     assert_eq!(error["code"], "R104", "{error:#}");
     assert!(error["message"].as_str().unwrap().contains("dtc"), "{error:#}");
 }
+
+#[test]
+fn an_older_epoch_comes_back_only_where_that_is_demanded() {
+    let checkout = Checkout::new();
+    let profile = checkout.root().join("profiles/hello.toml");
+    let text = std::fs::read_to_string(&profile).unwrap();
+    let words = ["bundle", "--board", "p4080ds", "--profile", "hello", "--media", "nor", "--yes"];
+    std::fs::write(&profile, format!("epoch = 2\n{text}")).unwrap();
+    checkout.run(&words).result();
+    let (tar, installed) = (checkout.root().join("artifacts/out/p4080ds-hello.tar"), checkout.beside("installed.tar"));
+    std::fs::copy(tar, &installed).unwrap();
+
+    std::fs::write(&profile, format!("epoch = 1\n{text}")).unwrap();
+    let words = [&words[..], &["--installed", installed.to_str().unwrap()]].concat();
+    assert_eq!(checkout.run(&words).error()["code"], "B119");
+    checkout.run(&[&words[..], &["--allow-rollback"]].concat()).result();
+    let manifest = std::fs::read(checkout.root().join("artifacts/out/p4080ds-hello/manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["epoch"], 1);
+    let inputs = manifest["inputs"].as_array().unwrap();
+    assert!(inputs.iter().any(|input| input["version"] == "epoch 2, left with --allow-rollback"), "{inputs:#?}");
+}
+
+/// The harness reads every line as an object.
+#[test]
+fn promises_for_machines_are_objects_only() {
+    let checkout = Checkout::new();
+    let table = "| P1 | It holds. | `xtask proofs that_takes_hours` |\n";
+    std::fs::write(checkout.root().join("docs/promises.md"), table).unwrap();
+    let run = checkout.run(&["promises", "--yes"]);
+    assert_eq!((run.result()["verdict"].as_str(), run.objects.len()), (Some("not run"), 1), "{:#?}", run.objects);
+}

@@ -13,6 +13,11 @@ use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
 use tempfile::TempDir;
 
+#[path = "../../tests/figures.rs"]
+mod figures;
+
+use figures::figure;
+
 /// The module of the software token, as Debian's softhsm2 installs it.
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 
@@ -21,6 +26,11 @@ struct Work(TempDir);
 
 impl Work {
     fn new() -> Self {
+        Self::of(1_000_001)
+    }
+
+    /// With a part of `size` bytes.
+    fn of(size: usize) -> Self {
         let work = Self(tempfile::tempdir().unwrap());
         let first = PrivateKey::from(Ed25519Keypair::from_seed(&[1; 32]));
         let public = first.public_key().to_openssh().unwrap();
@@ -32,7 +42,7 @@ impl Work {
             slots: Vec::new(),
             entry: None,
             uncompressed: None,
-            content: Content::plain(vec![0xa5; 1_000_001]),
+            content: Content::plain(vec![0xa5; size]),
         };
         let subject = Subject {
             board: "p4080ds".to_owned(),
@@ -80,7 +90,7 @@ impl Work {
     }
 
     fn tool(&self, args: &[&str]) -> Command {
-        self.command(env!("CARGO_BIN_EXE_xtask"), &[&["--json"], args].concat())
+        self.command(env!("CARGO_BIN_EXE_xtask"), &[args, &["--json"]].concat())
     }
 
     /// Runs the tool, which must succeed; its one object.
@@ -261,6 +271,38 @@ fn keygen_overwrites_nothing_and_asks_only_a_terminal() {
     let again = work.bytes("new");
     assert_eq!(work.refused(&["keygen", "new", "--no-passphrase"]), "B121");
     assert_eq!(work.bytes("new"), again);
+}
+
+/// The most memory, in bytes, that the tool has had when all but the last block of `b.tar` was read from a pipe: all of
+/// it, and what is its own.
+fn peak(work: &Work, args: &[&str]) -> (u64, u64) {
+    let mut child = work.tool(args).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let bytes = work.bytes("b.tar");
+    let (most, last) = bytes.split_at(bytes.len() - 512);
+    let mut pipe = child.stdin.take().unwrap();
+    // It returns when the tool has taken all but what a pipe holds.
+    pipe.write_all(most).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let of = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+    };
+    pipe.write_all(last).unwrap();
+    drop(pipe);
+    assert!(child.wait().unwrap().success());
+    // Pages of the program and its libraries only become more.
+    (of("VmHWM:"), of("VmHWM:") - of("RssFile:"))
+}
+
+#[test]
+fn a_bundle_of_any_size_needs_little_memory() {
+    for verb in [&["verify", "-", "--keys", "keys"][..], &["extract", "-", "--keys", "keys", "-o", "out"]] {
+        let (_, small) = peak(&Work::of(500_000), verb);
+        let (all, large) = peak(&Work::of(31_000_000), verb);
+        assert!(large < small + 256 * 1024 && large < 2 << 20, "{verb:?}: {small} bytes of its own, then {large}");
+        assert!(all < 8 << 20, "{verb:?}: {all} bytes, {large} of its own");
+        figure(&format!("peak memory of {} of 31 MB: {} KiB, {} KiB of its own", verb[0], all >> 10, large >> 10));
+    }
 }
 
 fn hidden(dir: &Path) -> usize {

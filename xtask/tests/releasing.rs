@@ -12,6 +12,8 @@ use std::ffi::OsStr;
 use common::tool;
 use releases::{killed_and_undisturbed_are_the_same, no_file_knows_its_maker};
 use serde_json::Value;
+use ssh_key::private::Ed25519Keypair;
+use ssh_key::{LineEnding, PrivateKey};
 
 #[test]
 fn a_release_survives_being_killed_and_believes_nobody() {
@@ -108,4 +110,32 @@ fn a_bundle_that_cannot_be_built_stops_the_release_and_leaves_nothing() {
     // Without it, what was built is not built again.
     releases.recipe("1.0.0", &["hello"]);
     assert_eq!(releases.release("a", &[]).result()["written"], 0);
+}
+
+#[test]
+fn a_release_signs_what_the_firmware_believes_or_is_not_made() {
+    let releases = releases::Releases::new();
+    let profiles = releases.checkout.root().join("profiles");
+    let hello = std::fs::read_to_string(profiles.join("hello.toml")).unwrap();
+    let trusting = hello.replace("name = \"hello\"", "name = \"trusting\"") + "\n[trust]\nkey = \"key.pub\"\n";
+    std::fs::write(profiles.join("trusting.toml"), trusting).unwrap();
+    // The same key each time: the firmware with it is compiled once.
+    let key = PrivateKey::from(Ed25519Keypair::from_seed(&[7; 32]));
+    std::fs::write(profiles.join("key.pub"), key.public_key().to_openssh().unwrap()).unwrap();
+    releases.recipe("1.0.0", &["trusting"]);
+
+    // Signed by another key than the firmware's: no board would start it.
+    releases.release("stranger", &[]).result();
+    let strict = |dir: &str, signers: &str| {
+        releases.checkout.run(&["verify", &releases.path(dir), "--keys", signers, "--production"])
+    };
+    let found = strict("stranger", &releases.path("signers"));
+    assert_eq!(found.error()["code"], "K105", "{:#?}", found.objects);
+
+    std::fs::write(releases.path("key"), key.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
+    let line =
+        format!("release namespaces=\"citrine-bundle,citrine-release\" {}", key.public_key().to_openssh().unwrap());
+    std::fs::write(releases.path("own"), line).unwrap();
+    releases.release("own-key", &[]).result();
+    strict("own-key", &releases.path("own")).result();
 }

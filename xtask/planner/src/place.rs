@@ -28,6 +28,8 @@ pub const NO_CPU_LEFT: Code = Code::new('P', 101);
 pub const NO_ROOM: Code = Code::new('L', 105);
 /// The board's file does not say where parts lie in its flash.
 pub const NO_FLASH: Code = Code::new('N', 101);
+/// The flash's sectors are too large for the place of a configuration's signature.
+pub const SHARED_SECTOR: Code = Code::new('K', 107);
 
 /// Room for an image beyond the first of its role, unless the profile gives a window.
 const EXTRA_WINDOW: u64 = 8 << 20;
@@ -92,6 +94,18 @@ pub fn place_in_flash(
         ]);
     };
     place_on(board, profile, artifacts, Medium::Nor(slots, second))
+}
+
+/// Whoever writes the signature later would erase the configuration.
+fn shared_sector(board: &Board, sector: u64) -> Diagnostic {
+    let message = format!(
+        "the signature of a configuration cannot have sectors of its own: it lies {:#x} bytes behind the configuration, \
+         a sector of this flash has {sector:#x}",
+        signature::DISTANCE
+    );
+    Diagnostic::error(SHARED_SECTOR, message)
+        .primary(board.places.label("nor/sector", "the size of a sector"))
+        .help("use `--media ram`, or leave out `[trust]`: the firmware knows this one distance")
 }
 
 fn place_on(
@@ -368,6 +382,11 @@ fn place_parts(
         fixed(script, Role::Script, slots.script, "script"),
     ];
     if profile.trust.is_some() {
+        if let (Medium::Nor(..), Some(nor)) = (&medium, &board.nor)
+            && !signature::DISTANCE.is_multiple_of(nor.sector)
+        {
+            diagnostics.push(shared_sector(board, nor.sector));
+        }
         let at = slots.configuration.get().saturating_add(signature::DISTANCE);
         let file = format!("{configuration}{SIGNATURE_SUFFIX}");
         parts.push(fixed(&file, Role::Signature, TruePhys(at), "configuration"));

@@ -1,12 +1,46 @@
 //! The command line of what asks whose bundle it is: `verify`, `extract`, `sign`, `keygen`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use citrine_formats::manifest::MAX_SIGNATURES;
 use citrine_planner::verify::keys::is_principals;
-use clap::Args;
+use clap::{Args, Parser, Subcommand};
 
-use super::Medium;
+use super::{Cli, Command, Medium};
+
+/// The command line of those who only receive bundles: the help of twenty other verbs would be a good part of the memory
+/// that `verify` needs.
+#[derive(Parser, Debug)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, propagate_version = true)]
+struct Receiver {
+    /// Print results and diagnostics for machines: one JSON object per line on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Received,
+}
+
+#[derive(Subcommand, Debug)]
+enum Received {
+    Verify(Verify),
+    Extract(Extract),
+}
+
+impl Cli {
+    /// Reads the words of a command line; ends the process where they are wrong or ask for help.
+    pub fn of(words: Vec<OsString>) -> Self {
+        if !words.get(1).is_some_and(|verb| verb == "verify" || verb == "extract") {
+            return Self::parse_from(words);
+        }
+        let Receiver { json, command } = Receiver::parse_from(words);
+        let command = match command {
+            Received::Verify(verify) => Command::Verify(verify),
+            Received::Extract(extract) => Command::Extract(extract),
+        };
+        Self { json, command }
+    }
+}
 
 /// What is demanded of a bundle besides that it is whole.
 #[derive(Args, Debug, Clone, Default)]

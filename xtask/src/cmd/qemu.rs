@@ -38,6 +38,9 @@ pub fn run(args: &Qemu, ui: &Ui) -> CmdResult {
         ..Hardware::default()
     };
     let stand_in = prepare(&project, &parts, &hardware, ui)?;
+    if args.bundle.is_some() && args.making.key.is_some() && stand_in.plan.profile.trust.is_none() {
+        ui.say("--key is not used: the bundle's profile has no [trust]");
+    }
     for substitute in &stand_in.substitutes {
         ui.say(&format!("substituted {}", substitute.note));
     }

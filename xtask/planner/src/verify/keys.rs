@@ -92,13 +92,13 @@ impl TrustedKeys {
         Ok(Self { namespace, keys })
     }
 
-    /// How many different keys there are.
-    pub fn len(&self) -> usize {
+    /// How many different keys there are; [`Self::parse`] returns no file without one.
+    pub fn count(&self) -> usize {
         self.different().count()
     }
 
     /// How many different keys there are that are not for development.
-    pub fn len_in_production(&self) -> usize {
+    pub fn count_in_production(&self) -> usize {
         self.different().filter(|key| self.signer(key).is_some_and(|signer| !signer.dev)).count()
     }
 
@@ -108,11 +108,6 @@ impl TrustedKeys {
             !self.keys.iter().take(at).any(|before| before.key.key_data() == key.key.key_data())
         };
         self.keys.iter().enumerate().filter(move |(at, key)| first(*at, key)).map(|(_, line)| &line.key)
-    }
-
-    /// Whether there are none; [`Self::parse`] returns no such file.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
     }
 
     /// The lines for this key; what is in a signature only chooses among them.
@@ -243,7 +238,7 @@ mod tests {
             format!("a namespaces=\"citrine-bundle\" {KEY}"),
             format!("a\tNamespaces=\"git,citrine-bundle\"\t{KEY}"),
         ] {
-            assert_eq!(TrustedKeys::parse(&line).map(|keys| keys.len()), Ok(1), "{line}");
+            assert_eq!(TrustedKeys::parse(&line).map(|keys| keys.count()), Ok(1), "{line}");
         }
     }
 
@@ -266,6 +261,7 @@ mod tests {
             (format!("a valid-before=\"20300101\" {KEY}"), "option"),
             (format!("a namespaces=\"citrine-bundle\",cert-authority {KEY}"), "option"),
             (format!("a namespaces=\"*\" {KEY}"), "patterns"),
+            (format!("a namespaces=\"citrine-bundle, git\" {KEY}"), "patterns"),
             ("a namespaces=\"citrine-bundle\"".to_owned(), "missing"),
             ("a ssh-ed25519 AAAA".to_owned(), "readable"),
             ("a ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAABQEAAAAB".to_owned(), "ssh-rsa"),

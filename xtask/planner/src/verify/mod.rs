@@ -213,8 +213,8 @@ impl Error {
     }
 }
 
-/// Receives the parts while they are read: called with each piece of each part in order, at least once for
-/// each part. The bytes of a part are the signed ones only once the next part begins or [`verify`] returns;
+/// Receives the parts while they are read: called with each piece of each part in order, at least once for each part; only
+/// the one piece of an empty part is empty. The bytes of a part are the signed ones only once the next part begins or [`verify`] returns;
 /// act on nothing before that.
 pub type Visit<'a> = dyn FnMut(&Part, &[u8]) -> io::Result<()> + 'a;
 

@@ -62,7 +62,7 @@ impl Policy {
         }
         // One signature for each key: the order of the files makes them different.
         if signers.len() < self.threshold {
-            let known = if self.production { keys.len_in_production() } else { keys.len() };
+            let known = if self.production { keys.count_in_production() } else { keys.count() };
             let message = format!(
                 "{file} is signed by {} of the {known} trusted keys, {} are demanded",
                 signers.len(),

@@ -59,6 +59,8 @@ impl Read for Dribble<'_> {
 fn what_is_packed_is_verified_and_delivered() {
     let mut seen: Vec<(String, Vec<u8>)> = Vec::new();
     let mut visit = |part: &Part, bytes: &[u8]| {
+        // Who writes an archive again makes a header for each first piece.
+        assert_eq!(bytes.is_empty(), part.size == 0, "{}", part.name);
         match seen.last_mut() {
             Some((name, all)) if *name == part.name => all.extend_from_slice(bytes),
             _ => seen.push((part.name.clone(), bytes.to_vec())),
@@ -103,4 +105,12 @@ fn a_caller_that_cannot_write_is_not_a_bad_bundle() {
         verify(&archive(&[key(1)])[..], &trust(&[("a", &key(1))]), &mut |_, _| Err(io::ErrorKind::StorageFull.into()))
             .unwrap_err();
     assert!(error.code().is_none() && error.diagnostic("x").is_none());
+}
+
+#[test]
+fn no_name_of_a_forger_reaches_the_terminal() {
+    assert_eq!(shown("uImage"), "uImage");
+    for name in ["", "\u{1b}[2J", "a\nb", "a b", "\u{202e}gpj"] {
+        assert_eq!(shown(name), "a file with an impossible name");
+    }
 }

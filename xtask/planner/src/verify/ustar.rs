@@ -142,7 +142,7 @@ fn parse(block: &[u8; BLOCK]) -> Result<Entry, &'static str> {
 
 fn octal(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0, |value, digit| match digit {
-        b'0'..=b'7' => Some(value << 3 | u64::from(digit - b'0')),
+        b'0'..=b'7' => Some(value * 8 + u64::from(digit - b'0')),
         _ => None,
     })
 }
@@ -163,4 +163,28 @@ fn render(entry: &Entry) -> [u8; BLOCK] {
     let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:07o}\0").as_bytes());
     block
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reader that fails first with each of these.
+    struct Failing(Vec<io::ErrorKind>);
+
+    impl Read for Failing {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.pop() {
+                Some(kind) => Err(kind.into()),
+                None => Ok(io::repeat(0).read(buffer).unwrap_or(0)),
+            }
+        }
+    }
+
+    #[test]
+    fn a_read_that_a_signal_interrupted_is_repeated_and_another_failure_is_not() {
+        let read = |errors: &[io::ErrorKind]| Archive::new(Failing(errors.to_vec())).read(&mut [0; 3]);
+        assert!(matches!(read(&[io::ErrorKind::Interrupted; 2]), Ok(3)));
+        assert!(matches!(read(&[io::ErrorKind::PermissionDenied]), Err(Error::Read(_))));
+    }
 }

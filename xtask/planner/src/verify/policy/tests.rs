@@ -89,11 +89,39 @@ fn a_development_key_beside_good_ones_is_refused_in_production() {
 }
 
 #[test]
+fn who_has_too_few_signatures_learns_whether_others_could_sign() {
+    let (keys, signers) = keys(3, &[]);
+    for (threshold, cure) in [(2, "let the others sign"), (3, "let the others sign"), (4, "enter the keys")] {
+        let policy = Policy { threshold, ..Policy::default() };
+        let refused = policy.judge(&manifest(), &signers[..1], &keys, "x.tar").unwrap_err();
+        assert!(refused.message.contains("1 of the 3 trusted keys"), "{}", refused.message);
+        assert!(refused.help.iter().any(|help| help.contains(cure)), "{threshold}: {:?}", refused.help);
+    }
+}
+
+#[test]
+fn a_configuration_without_signature_is_refused_in_production_only() {
+    let verified = |unsigned: &[&str]| Verified {
+        manifest: manifest(),
+        identity: Sha256([0; 32]),
+        signers: Vec::new(),
+        unsigned: unsigned.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let production = Policy { production: true, ..Policy::default() };
+    let code = |policy: &Policy, unsigned: &[&str]| {
+        policy.judge_whole(&verified(unsigned), "x.tar").err().map(|refused| refused.code)
+    };
+    assert_eq!(code(&production, &[]), None);
+    assert_eq!(code(&production, &["hv.dtb.sig"]), Some(UNSIGNED));
+    assert_eq!(code(&Policy::default(), &["hv.dtb.sig"]), None);
+}
+
+#[test]
 fn a_key_under_two_names_is_one_key_and_one_of_development_is() {
     let public = PrivateKey::from(Ed25519Keypair::from_seed(&[9; 32])).public_key().clone();
     let text = public.to_openssh().unwrap();
     let keys = TrustedKeys::parse(&format!("alice {text}\nbob,citrine-dev {text}\n")).unwrap();
-    assert_eq!((keys.len(), keys.len_in_production()), (1, 0));
+    assert_eq!((keys.count(), keys.count_in_production()), (1, 0));
     assert!(keys.signer(&public).unwrap().dev);
 }
 
