@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use citrine_planner::diag::{Diagnostic, Result};
+use citrine_planner::input::UNKNOWN_NAME;
 use serde_json::json;
 
 use super::test::clean_cargo;
@@ -49,7 +50,7 @@ pub fn run(args: &Promises, ui: &Ui) -> CmdResult {
     let needs = [Need::Bundle, Need::Sources, Need::Qemu, Need::Test, Need::Proofs];
     ensure(if args.full { &needs[..] } else { &needs[..4] }, args.setup.yes, &lock, &ui.progress())?;
     let mut broken = Vec::new();
-    for promise in parse(&text) {
+    for promise in chosen(parse(&text), &args.only)? {
         // Each object names its promise.
         if !ui.is_json() {
             ui.product(&format!("{}  {}\n", promise.id, promise.text));
@@ -79,6 +80,17 @@ pub fn run(args: &Promises, ui: &Ui) -> CmdResult {
     }
     let message = format!("tests of promises failed: {}", broken.join(", "));
     Err(Diagnostic::error(FAILED, message).help("the lines above say how to run one again, by itself").into())
+}
+
+/// Those of `promises` that are wanted: all, if none is named.
+fn chosen(mut promises: Vec<Promise>, wanted: &[String]) -> Result<Vec<Promise>> {
+    if let Some(unknown) = wanted.iter().find(|id| !promises.iter().any(|promise| promise.id == **id)) {
+        let known: Vec<&str> = promises.iter().map(|promise| promise.id.as_str()).collect();
+        let message = format!("there is no promise {unknown}");
+        return Err(Diagnostic::error(UNKNOWN_NAME, message).help(format!("name some of {}", known.join(", "))).into());
+    }
+    promises.retain(|promise| wanted.is_empty() || wanted.contains(&promise.id));
+    Ok(promises)
 }
 
 /// The rows of the table that name tests.
@@ -147,6 +159,18 @@ mod tests {
             "test --quiet --locked -p a --lib -- --exact b::c"
         );
         assert!(cargo_arguments(&promises[0].proofs[1]).contains(&"e"));
+    }
+
+    #[test]
+    fn those_that_are_named_are_tried_and_a_mistyped_one_is_said() {
+        let all = || parse("| P1 | a | `a lib b` |\n| P2 | b | `a lib b` |\n");
+        let ids = |wanted: &[&str]| {
+            let wanted: Vec<String> = wanted.iter().map(|id| (*id).to_owned()).collect();
+            chosen(all(), &wanted).map(|found| found.into_iter().map(|promise| promise.id).collect::<Vec<_>>())
+        };
+        assert_eq!(ids(&[]).unwrap(), ["P1", "P2"]);
+        assert_eq!(ids(&["P2"]).unwrap(), ["P2"]);
+        assert!(ids(&["P2", "P3"]).unwrap_err().message.contains("P3"));
     }
 
     /// Each test that a promise names is somewhere in its package, in the module that its name says.

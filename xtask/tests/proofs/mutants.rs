@@ -28,13 +28,15 @@ fn cargo_mutants() -> PathBuf {
     program
 }
 
-/// Mutants of the planner's `files` that the tests named after `cargo test` notice, and a list of those they do not.
-fn noticed(files: &str, more: &[&str], tests: &[&str]) -> (u64, Vec<String>) {
+/// How many mutants of the planner's `files` are noticed by `tests` in the test programs that these arguments of cargo
+/// `build`, and a list of the others.
+fn noticed(files: &str, more: &[&str], build: &[&str], tests: &[&str]) -> (u64, Vec<String>) {
     let output = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut mutants = Command::new(cargo_mutants());
     mutants.args(["mutants", "--package", "citrine-planner", "--file", files, "--jobs", "1", "--cap-lints=true"]);
     mutants.args(["--no-times", "--timeout", "300", "--output"]).arg(output.path());
-    mutants.args(more).args(["--", "--locked", "--lib"]).args(tests);
+    mutants.args(more).args(build.iter().map(|word| format!("--cargo-arg={word}")));
+    mutants.args(["--", "--"]).args(tests);
     // A mutant is compiled once and run once: nothing else counts. proptest finds in a few cases what a mutant breaks.
     mutants.env("CARGO_PROFILE_DEV_OPT_LEVEL", "0").env("CARGO_PROFILE_DEV_DEBUG", "0").env("PROPTEST_CASES", "16");
     // The copies' build directories are larger than a memory file system.
@@ -49,8 +51,8 @@ fn noticed(files: &str, more: &[&str], tests: &[&str]) -> (u64, Vec<String>) {
 
 #[test]
 fn no_check_of_the_verifier_can_be_left_out() {
-    let tests = [&["--test", "forge", "--"][..], &VERIFIER].concat();
-    let (caught, missed) = noticed("xtask/planner/src/verify/**", &[], &tests);
+    let build = ["--locked", "--lib", "--test=forge"];
+    let (caught, missed) = noticed("xtask/planner/src/verify/**", &[], &build, &VERIFIER);
     assert!(missed.is_empty() && caught > 100, "{caught} are noticed, {} are not: {missed:#?}", missed.len());
     figure(&format!("mutants of the verifier noticed: {caught} of {caught}"));
 }
@@ -59,8 +61,8 @@ fn no_check_of_the_verifier_can_be_left_out() {
 #[test]
 fn a_rule_that_judges_otherwise_is_noticed() {
     let sample = ["--sharding", "round-robin", "--shard", "0/16"];
-    let tests = ["-p", "xtask", "--bin", "xtask", "--", "rules::", "bad_inputs::"];
-    let (caught, missed) = noticed("xtask/planner/src/rules/**", &sample, &tests);
+    let build = ["--locked", "--package=xtask", "--bin=xtask"];
+    let (caught, missed) = noticed("xtask/planner/src/rules/**", &sample, &build, &["bad_inputs::"]);
     let all = caught + missed.len() as u64;
     assert!(caught > 10 && caught * 10 >= all * 9, "{caught} of {all} are noticed; not these: {missed:#?}");
     figure(&format!("mutants of the rules noticed: {caught} of {all}, every sixteenth"));
