@@ -88,6 +88,16 @@ fn is_vendors(plan: &LoadPlan, given: &Given<'_>) -> bool {
     plan.board.vendor_devices.iter().any(|known| known == given.name)
 }
 
+/// Up to four names, or two and how many more there are.
+fn in_words(names: &[&str]) -> Option<String> {
+    match names {
+        [] => None,
+        [one] => Some(format!("`{one}`")),
+        [some @ .., last] if names.len() < 5 => Some(format!("`{}` and `{last}`", some.join("`, `"))),
+        [one, two, rest @ ..] => Some(format!("`{one}`, `{two}` and {} more devices", rest.len())),
+    }
+}
+
 /// Says of each owner which of its devices only the vendor's hardware tree has.
 fn only_vendors(plan: &LoadPlan) -> Vec<Diagnostic> {
     let Some(inventory) = &plan.board.inventory else { return Vec::new() };
@@ -100,12 +110,7 @@ fn only_vendors(plan: &LoadPlan) -> Vec<Diagnostic> {
     let said = owners.into_iter().filter_map(|(owner, devices)| {
         let first = devices.first()?;
         let names: Vec<&str> = devices.iter().map(|given| given.name).collect();
-        let which = match names.as_slice() {
-            [one] => format!("`{one}` of {owner}"),
-            [some @ .., last] if names.len() < 5 => format!("`{}` and `{last}` of {owner}", some.join("`, `")),
-            [one, two, rest @ ..] => format!("`{one}`, `{two}` and {} more devices of {owner}", rest.len()),
-            [] => return None,
-        };
+        let which = format!("{} of {owner}", in_words(&names)?);
         let index = plan.board.vendor_devices.iter().position(|known| known == first.name)?;
         Some(
             Diagnostic::new(
@@ -440,4 +445,23 @@ fn tree_window(plan: &LoadPlan, partition: &PartitionPlan, resolved: &[Resolved<
             .fact("window", window)
             .help(format!("dtb-size = \"{}\", or leave it out", Size(needed.next_power_of_two().max(0x1_0000))))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_names_are_listed_and_many_are_counted() {
+        for (names, words) in [
+            (&[][..], None),
+            (&["a"], Some("`a`")),
+            (&["a", "b"], Some("`a` and `b`")),
+            (&["a", "b", "c", "d"], Some("`a`, `b`, `c` and `d`")),
+            (&["a", "b", "c", "d", "e"], Some("`a`, `b` and 3 more devices")),
+            (&["a", "b", "c", "d", "e", "f"], Some("`a`, `b` and 4 more devices")),
+        ] {
+            assert_eq!(in_words(names).as_deref(), words);
+        }
+    }
 }

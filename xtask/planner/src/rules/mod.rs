@@ -89,7 +89,6 @@ pub fn check(plan: &LoadPlan) -> Vec<Diagnostic> {
 /// What some of the rules say of `plan`.
 pub fn check_with(plan: &LoadPlan, rules: impl Iterator<Item = Rule>) -> Vec<Diagnostic> {
     let mut found: Vec<Diagnostic> = rules.flat_map(|rule| rule(plan)).collect();
-    let said: Vec<(Code, Subject)> = found.iter().map(|d| (d.code, subject(d))).collect();
     let implied: Vec<String> = plan
         .parts
         .iter()
@@ -97,10 +96,29 @@ pub fn check_with(plan: &LoadPlan, rules: impl Iterator<Item = Rule>) -> Vec<Dia
         .map(|part| part.file.clone())
         .collect();
     found.retain(|d| d.code != overlap::LARGER_THAN_WINDOW || !implied.iter().any(|file| is_about(d, file)));
+    leave_out_echoes(&mut found);
+    found.sort_by_key(|d| std::cmp::Reverse(d.severity));
+    found
+}
+
+fn leave_out_echoes(found: &mut Vec<Diagnostic>) {
+    let said: Vec<(Code, Subject)> = found.iter().map(|d| (d.code, subject(d))).collect();
     found.retain(|d| {
         let is_echo = |(real, echo): &(Code, Code)| *echo == d.code && said.contains(&(*real, subject(d)));
         !ECHOES.iter().any(is_echo)
     });
-    found.sort_by_key(|d| std::cmp::Reverse(d.severity));
-    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_echo_is_left_out_where_the_same_was_said_and_not_where_something_else_was() {
+        let (real, echo) = ECHOES[0];
+        let about = |code, partition: &str| Diagnostic::error(code, "").fact("partition", partition);
+        let mut found = vec![about(real, "p1"), about(echo, "p1"), about(echo, "p2")];
+        leave_out_echoes(&mut found);
+        assert_eq!(found, [about(real, "p1"), about(echo, "p2")]);
+    }
 }
