@@ -6,59 +6,38 @@
 //! cache's lock shared for as long as it lives, so trimming and sweeping, which need it alone, never take
 //! a file from under a build; two builds of one stage wait for one another on the stage's own lock.
 
+mod entry;
+mod files;
 pub mod remote;
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use citrine_formats::manifest::Sha256;
 use citrine_planner::diag::{Code, Diagnostic, Label, Result, Severity};
-use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use crate::progress::{Progress, Step, check_interrupted};
+pub use entry::Entry;
+use entry::{Found, INDEX, read_entry, seal};
+pub use files::{FILE, FileInfo, NO_SPACE, hash_file, io_error, sha256};
+use files::{children, make_dir, remove_children, rename, size_of, sync_dir};
 use remote::Remote;
 
-/// A file or directory cannot be read or written.
-pub const FILE: Code = Code::new('T', 201);
-/// The disk is full, or the user's share of it.
-pub const NO_SPACE: Code = Code::new('T', 202);
 /// An entry's bytes are not those that were written.
 pub const DAMAGED: Code = Code::new('T', 203);
 /// `--offline`, and the cache does not hold the stage.
 pub const NOT_CACHED: Code = Code::new('T', 204);
 
-/// The entry's list of files, itself no part of the product.
-const INDEX: &str = "entry.json";
 /// Tells backup programs to pass the directory over (<https://bford.info/cachedir/>).
 const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by citrine; may be deleted at any time.\n";
 /// How long to sleep between two tries for a lock that someone else holds.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// Stages that are made in less time are not fetched from other machines, nor offered to them.
 const WORTH_SHARING: Duration = Duration::from_secs(5);
-
-/// A file error as a diagnostic: full disks are told apart from everything else.
-pub fn io_error(path: &Path, error: &io::Error) -> Box<Diagnostic> {
-    let shown = path.display();
-    let diagnostic = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Diagnostic::error(NO_SPACE, format!("no space left on the disk that holds {shown}"))
-                .help("make room, trim the cache with `cargo xtask cache --gc 0`, or set CITRINE_CACHE to another disk")
-        }
-        // fs-err has named the path already.
-        _ if error.to_string().contains(&shown.to_string()) => Diagnostic::error(FILE, error.to_string()),
-        _ => Diagnostic::error(FILE, format!("cannot use {shown}: {error}")),
-    };
-    diagnostic.primary(Label::file(shown.to_string(), "this file or directory")).into()
-}
-
-/// The SHA-256 of bytes.
-pub fn sha256(bytes: &[u8]) -> Sha256 {
-    Sha256(sha2::Sha256::digest(bytes).into())
-}
 
 /// The name of one stage's result: the stage, and a hash of everything that went in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -88,37 +67,6 @@ impl StageId {
 
     fn directory(&self) -> String {
         format!("{}-{}", self.name, self.hash)
-    }
-}
-
-/// Size and hash of one file of an entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct FileInfo {
-    /// SHA-256 of its bytes.
-    pub sha256: Sha256,
-    /// Length in bytes.
-    pub size: u64,
-}
-
-/// What a stage made.
-#[derive(Debug)]
-pub struct Entry {
-    /// The directory that holds the files; read only.
-    pub dir: PathBuf,
-    /// The files by name, with the hashes that were just checked.
-    pub files: BTreeMap<String, FileInfo>,
-    /// Whether it was there already.
-    pub cached: bool,
-}
-
-impl Entry {
-    /// Reads one file of the entry.
-    ///
-    /// # Errors
-    /// A file error.
-    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
-        let path = self.dir.join(name);
-        fs_err::read(&path).map_err(|error| io_error(&path, &error))
     }
 }
 
@@ -389,114 +337,6 @@ fn wait_for(file: &File, what: &str, path: &Path, progress: &Progress<'_>) -> Re
 
 fn open_lock(path: &Path) -> Result<File> {
     File::options().create(true).truncate(false).write(true).open(path).map_err(|error| io_error(path, &error))
-}
-
-enum Found {
-    Nothing,
-    Damaged(String),
-    Whole(BTreeMap<String, FileInfo>),
-}
-
-/// Reads an entry and hashes each of its files.
-fn read_entry(dir: &Path) -> Result<Found> {
-    let index = match fs_err::read(dir.join(INDEX)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(if dir.exists() { Found::Damaged(format!("{INDEX} is missing")) } else { Found::Nothing });
-        }
-        Err(error) => return Err(io_error(dir, &error)),
-    };
-    let files: BTreeMap<String, FileInfo> = match serde_json::from_slice(&index) {
-        Ok(files) => files,
-        Err(error) => return Ok(Found::Damaged(format!("{INDEX}: {error}"))),
-    };
-    for (name, info) in &files {
-        // Names come from a file: only a plain name stays inside the entry.
-        if Path::new(name).file_name() != Some(name.as_ref()) {
-            return Ok(Found::Damaged(format!("{INDEX} names `{}`", name.escape_debug())));
-        }
-        match hash_file(&dir.join(name)) {
-            Ok(found) if found == *info => {}
-            Ok(_) => return Ok(Found::Damaged(format!("{name} has other bytes"))),
-            Err(error) => return Ok(Found::Damaged(format!("{name}: {error}"))),
-        }
-    }
-    Ok(Found::Whole(files))
-}
-
-/// Hashes and syncs what a stage made, and writes its index.
-fn seal(dir: &Path) -> Result<BTreeMap<String, FileInfo>> {
-    let mut files = BTreeMap::new();
-    for path in children(dir)? {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_string();
-        let fail = |error: io::Error| io_error(&path, &error);
-        files.insert(name, hash_file(&path).map_err(fail)?);
-        File::open(&path).and_then(|file| file.sync_all()).map_err(fail)?;
-    }
-    let index = dir.join(INDEX);
-    let fail = |error: io::Error| io_error(&index, &error);
-    let text = serde_json::to_vec_pretty(&files).map_err(|error| fail(error.into()))?;
-    fs_err::write(&index, text).map_err(fail)?;
-    File::open(&index).and_then(|file| file.sync_all()).map_err(fail)?;
-    sync_dir(dir)?;
-    Ok(files)
-}
-
-/// Size and hash of a file, in one pass and bounded memory.
-///
-/// # Errors
-/// What reading it returns.
-pub fn hash_file(path: &Path) -> io::Result<FileInfo> {
-    let mut file = File::open(path)?;
-    let (mut hasher, mut size, mut buffer) = (sha2::Sha256::new(), 0, vec![0; 256 << 10]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(FileInfo { sha256: Sha256(hasher.finalize().into()), size }),
-            read => {
-                hasher.update(&buffer[..read]);
-                size += read as u64;
-            }
-        }
-    }
-}
-
-fn make_dir(path: &Path) -> Result<()> {
-    fs_err::create_dir_all(path).map_err(|error| io_error(path, &error))
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs_err::rename(from, to).map_err(|error| io_error(to, &error))
-}
-
-fn sync_dir(path: &Path) -> Result<()> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(|error| io_error(path, &error))
-}
-
-/// What a directory holds, in order of name.
-fn children(dir: &Path) -> Result<Vec<PathBuf>> {
-    let list = || -> io::Result<Vec<PathBuf>> {
-        let mut paths: Vec<PathBuf> =
-            fs_err::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
-        paths.sort();
-        Ok(paths)
-    };
-    list().map_err(|error| io_error(dir, &error))
-}
-
-fn size_of(dir: &Path) -> Result<u64> {
-    let mut size = 0;
-    for path in children(dir)? {
-        size += fs_err::symlink_metadata(&path).map_err(|error| io_error(&path, &error))?.len();
-    }
-    Ok(size)
-}
-
-fn remove_children(dir: &Path) -> Result<()> {
-    for path in children(dir)? {
-        let removed = if path.is_dir() { fs_err::remove_dir_all(&path) } else { fs_err::remove_file(&path) };
-        removed.map_err(|error| io_error(&path, &error))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

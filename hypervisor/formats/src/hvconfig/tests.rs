@@ -7,6 +7,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::fdt;
+use crate::sha256::Sha256;
 use crate::testing::Builder;
 
 /// A tree with one partition `a`; the closures add to the partition and to the root.
