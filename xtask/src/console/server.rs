@@ -3,6 +3,9 @@
 //! Nothing here waits but `poll`. The line is read whenever it has something. A client is read only while little
 //! waits for the line, so that a paste on one channel does not delay the keys of another by more than [`ROOM`] bytes.
 
+mod keys;
+mod wait;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
@@ -12,9 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use citrine_formats::mux::{MAX_CHANNELS, RESET_REQUEST};
 use citrine_planner::diag::{Result, Severity};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::client::{LOOK, Port, Pty};
+use super::client::{Port, Pty};
 use super::event::Event;
 use super::framing::Framing;
 use super::line::{Line, REFUSED, Target};
@@ -23,8 +25,8 @@ use super::screen::Screen;
 use super::sink::Sink;
 use super::stream::Stream;
 use super::tail::Tail;
-use super::terminal::Typed;
 use crate::output::cannot_write;
+use wait::Ready;
 
 /// While this many bytes wait for the line, nobody's keys are read: 90 ms at 115200 baud.
 const ROOM: usize = 1024;
@@ -96,18 +98,6 @@ struct Channel {
     history: Tail,
     /// Bytes that came while the screen showed another one.
     unseen: u64,
-}
-
-/// What `poll` has woken us for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Ready {
-    Input,
-    Output,
-    Caller(u8),
-    Client(u8),
-    Pty(u8),
-    Stdin,
-    Screen,
 }
 
 impl<'a> Server<'a> {
@@ -245,72 +235,6 @@ impl<'a> Server<'a> {
             State::Gone(_) | State::Open { .. } => {}
         }
         Ok(())
-    }
-
-    /// Waits until something can be done, and says what.
-    fn poll(&self) -> Vec<Ready> {
-        let mut fds: Vec<(Ready, PollFd<'_>)> = Vec::new();
-        // One of whom nothing is wanted would wake us for ever after it has gone.
-        let mut add = |ready, fd, flags: PollFlags| {
-            if !flags.is_empty() {
-                fds.push((ready, PollFd::from_borrowed_fd(fd, flags)));
-            }
-        };
-        let mut patience = TICK;
-        let is_open = if let State::Open { line, .. } = &self.state {
-            add(Ready::Input, line.input(), PollFlags::IN);
-            if !self.to_line.is_empty() {
-                add(Ready::Output, line.output(), PollFlags::OUT);
-            }
-            true
-        } else {
-            patience = LOOK;
-            false
-        };
-        // Keys for a line that has gone are read, and discarded.
-        let takes = if self.to_line.len() < ROOM { PollFlags::IN } else { PollFlags::empty() };
-        let both = |waits: bool| if waits { takes | PollFlags::OUT } else { takes };
-        for (&number, channel) in &self.channels {
-            match &channel.port {
-                Some(Port { client: Some(client), .. }) => {
-                    add(Ready::Client(number), client.fd(), both(!client.queue.is_empty()));
-                }
-                Some(port) => add(Ready::Caller(number), port.fd(), PollFlags::IN),
-                None => {}
-            }
-            match &channel.pty {
-                Some(pty) if pty.open => add(Ready::Pty(number), pty.fd(), both(!pty.queue.is_empty())),
-                Some(_) => patience = LOOK,
-                None => {}
-            }
-            if channel.printed.as_ref().is_some_and(Sink::waits) {
-                patience = LOOK;
-            }
-        }
-        // A file is not read before there is a line for it.
-        if let Some((_, stdin)) = self.stdin.filter(|_| is_open) {
-            add(Ready::Stdin, stdin, takes);
-        }
-        if let Some(screen) = &self.screen {
-            if let Some(input) = screen.input {
-                add(Ready::Screen, input, takes);
-            }
-            if screen.sink.waits() {
-                patience = LOOK;
-            }
-        }
-        let (tokens, mut fds): (Vec<Ready>, Vec<PollFd<'_>>) = fds.into_iter().unzip();
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) };
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(_) => tokens
-                .into_iter()
-                .zip(&fds)
-                .filter(|(_, fd)| !fd.revents().is_empty())
-                .map(|(token, _)| token)
-                .collect(),
-            // A signal: the caller asks what it was.
-            Err(_) => Vec::new(),
-        }
     }
 
     /// Reads the line.
@@ -460,61 +384,6 @@ impl<'a> Server<'a> {
             Ok(len @ 1..) => self.send(number, &buffer[..len]),
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
             Ok(_) | Err(_) => self.stdin = None,
-        }
-    }
-
-    /// Does what the person has typed; true when that is to leave.
-    fn read_screen(&mut self) -> bool {
-        let Some(screen) = &mut self.screen else { return false };
-        for typed in screen.typed() {
-            let Some(screen) = &mut self.screen else { return false };
-            match typed {
-                Typed::Bytes(bytes) => {
-                    let number = screen.channel;
-                    self.send(number, &bytes);
-                }
-                Typed::Command(b'x') => return true,
-                Typed::Command(key @ b'0'..=b'9') => self.switch(key - b'0'),
-                Typed::Command(b'n') => {
-                    let shown = screen.channel;
-                    let mut all = self.channels.keys().copied();
-                    let next = all.clone().find(|&number| number > shown).or_else(|| all.next());
-                    self.switch(next.unwrap_or(shown));
-                }
-                Typed::Command(b'p') => {
-                    let shown = screen.channel;
-                    let mut all = self.channels.keys().rev().copied();
-                    let before = all.clone().find(|&number| number < shown).or_else(|| all.next());
-                    self.switch(before.unwrap_or(shown));
-                }
-                Typed::Command(b'h') => {
-                    let history = self.channels.get(&screen.channel).map(|channel| channel.history.bytes());
-                    screen.say("what this channel has brought");
-                    screen.replay(&history.unwrap_or_default());
-                }
-                Typed::Command(b'l') => {
-                    let shown = screen.channel;
-                    let each = self.channels.iter().map(|(number, channel)| match channel.unseen {
-                        _ if *number == shown => format!("{number}: shown"),
-                        unseen => format!("{number}: {unseen} bytes not seen"),
-                    });
-                    let list = each.collect::<Vec<_>>().join(" | ");
-                    screen.say(&list);
-                }
-                Typed::Command(_) => screen.help(),
-            }
-        }
-        false
-    }
-
-    fn switch(&mut self, number: u8) {
-        let Some(screen) = &mut self.screen else { return };
-        match self.channels.get_mut(&number) {
-            Some(channel) => {
-                channel.unseen = 0;
-                screen.switch(number, &channel.history.bytes());
-            }
-            None => screen.switch(number, b""),
         }
     }
 
