@@ -7,12 +7,11 @@
 //! a file from under a build; two builds of one stage wait for one another on the stage's own lock.
 
 mod entry;
-mod files;
+pub mod files;
 pub mod remote;
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +22,7 @@ use sha2::Digest as _;
 use crate::progress::{Progress, Step, check_interrupted};
 pub use entry::Entry;
 use entry::{Found, INDEX, read_entry, seal};
-pub use files::{FILE, FileInfo, NO_SPACE, hash_file, io_error, sha256};
+pub use files::{FILE, FileInfo, hash_file, io_error, sha256};
 use files::{children, make_dir, remove_children, rename, size_of, sync_dir};
 use remote::Remote;
 
@@ -111,7 +110,7 @@ impl Cache {
     /// Opens the cache at `root`, and makes it if need be. With `offline`, nothing is built or fetched.
     ///
     /// # Errors
-    /// [`FILE`] or [`NO_SPACE`].
+    /// [`FILE`] or [`files::NO_SPACE`].
     pub fn open(root: PathBuf, offline: bool) -> Result<Self> {
         for dir in ["stages", "locks", "tmp", "logs"] {
             make_dir(&root.join(dir))?;
@@ -153,7 +152,7 @@ impl Cache {
     /// An empty directory that is removed when the returned value goes out of scope.
     ///
     /// # Errors
-    /// [`FILE`] or [`NO_SPACE`].
+    /// [`FILE`] or [`files::NO_SPACE`].
     pub fn scratch(&self) -> Result<tempfile::TempDir> {
         let tmp = self.root.join("tmp");
         tempfile::Builder::new().prefix("work-").tempdir_in(&tmp).map_err(|error| io_error(&tmp, &error))
@@ -189,7 +188,7 @@ impl Cache {
     /// `label` is the stage's name for people, `expected` how long it takes on an ordinary machine.
     ///
     /// # Errors
-    /// What `make` returns; [`NOT_CACHED`] when offline; [`FILE`], [`NO_SPACE`].
+    /// What `make` returns; [`NOT_CACHED`] when offline; [`FILE`], [`files::NO_SPACE`].
     pub fn stage(
         &self,
         id: &StageId,

@@ -263,7 +263,7 @@ mod tests {
         let shell = shell_in(dir.path()).unwrap();
         let script = "echo 'fatal error: error writing: No space left on device' >&2; exit 2";
         let error = run(clean(cmd!(shell, "sh -c {script}")), &dir.path().join("log")).unwrap_err();
-        assert_eq!(error.code, crate::cache::NO_SPACE);
+        assert_eq!(error.code, crate::cache::files::NO_SPACE);
     }
 
     #[test]

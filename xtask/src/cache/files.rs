@@ -99,3 +99,17 @@ pub(super) fn remove_children(dir: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_apart() {
+        let path = Path::new("/cache/file");
+        let full = io_error(path, &io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(full.code, NO_SPACE);
+        assert!(full.message.contains("/cache/file"));
+        assert_eq!(io_error(path, &io::Error::from(io::ErrorKind::PermissionDenied)).code, FILE);
+    }
+}

@@ -158,12 +158,3 @@ fn trimming_removes_what_was_used_longest_ago() {
     assert!(make(&cache, "old").1);
     assert_eq!(cache.gc(0, &quiet()).unwrap().kept, 0);
 }
-
-#[test]
-fn a_full_disk_is_told_apart() {
-    let path = Path::new("/cache/file");
-    let full = io_error(path, &io::Error::from(io::ErrorKind::StorageFull));
-    assert_eq!(full.code, NO_SPACE);
-    assert!(full.message.contains("/cache/file"));
-    assert_eq!(io_error(path, &io::Error::from(io::ErrorKind::PermissionDenied)).code, FILE);
-}
