@@ -242,8 +242,8 @@ pub(super) fn failure(name: &str, lines: &[Value], otherwise: &str) -> Diagnosti
     let mut diagnostic = Diagnostic::error(CELL, format!("{profile} for {board} cannot be built: {why}"))
         .fact("cell", name)
         .help(format!(
-            "see all of it with `cargo xtask bundle --board {board} --profile {profile} --media all --locked`; what is built stays, \
-             and the same command goes on from there"
+            "see all of it with `cargo xtask bundle --board {board} --profile {profile} --media all --locked` and the same --key; \
+             what is built stays, and the release goes on from there when it is started again"
         ));
     if let Some(file) = first.and_then(|error| error["primary"]["file"].as_str()) {
         diagnostic = diagnostic.primary(Label::file(file, "here"));
