@@ -54,6 +54,44 @@ fn crates_depend_in_one_direction() {
     judge(complaints);
 }
 
+/// `libfuzzer` is no member of the workspace, so nothing else keeps its lock file up to date.
+#[test]
+fn the_fuzzer_is_locked_to_what_the_tool_is_made_of() {
+    let packages = |lock: &str| -> Vec<toml::Value> {
+        let lock: toml::Table = read(lock).parse().expect("a lock file is TOML");
+        lock["package"].as_array().expect("a list of packages").clone()
+    };
+    let text = |package: &toml::Value, key: &str| package[key].as_str().expect("a text").to_owned();
+    let manifests = MAY.map(|(member, _)| -> toml::Table {
+        read(&format!("{member}/Cargo.toml")).parse().expect("Cargo.toml is TOML")
+    });
+    let (tool, fuzzer) = (packages("Cargo.lock"), packages("tests/fuzz/libfuzzer/Cargo.lock"));
+    let mut complaints = Vec::new();
+    for package in &fuzzer {
+        let name = text(package, "name");
+        if package.get("source").is_some() {
+            let mut same = tool.iter().filter(|known| text(known, "name") == name).peekable();
+            if same.peek().is_some() && !same.any(|known| known["version"] == package["version"]) {
+                complaints.push(format!("the tool has another {name} than {}", text(package, "version")));
+            }
+            continue;
+        }
+        let Some(manifest) = manifests.iter().find(|manifest| manifest["package"]["name"] == package["name"]) else {
+            continue;
+        };
+        let wanted = manifest.get("dependencies").and_then(toml::Value::as_table);
+        let wanted: BTreeSet<&str> = wanted.into_iter().flat_map(|table| table.keys().map(String::as_str)).collect();
+        let locked = package.get("dependencies").and_then(toml::Value::as_array);
+        let locked = locked.into_iter().flatten().filter_map(|entry| entry.as_str()?.split(' ').next()).collect();
+        if wanted != locked {
+            complaints.push(format!("{name} depends on other crates than {locked:?}"));
+        }
+    }
+    // What brings it up to date: `cargo metadata --manifest-path tests/fuzz/libfuzzer/Cargo.toml`.
+    assert!(fuzzer.len() > 50, "{}", fuzzer.len());
+    judge(complaints);
+}
+
 #[test]
 fn the_planner_and_the_hypervisor_do_not_touch_the_world() {
     let mut complaints = Vec::new();
