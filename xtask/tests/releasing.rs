@@ -5,6 +5,8 @@
 
 #[expect(dead_code, reason = "other tests use the rest")]
 mod common;
+#[path = "../../tests/figures.rs"]
+mod figures;
 mod releases;
 
 use std::ffi::OsStr;
@@ -18,7 +20,7 @@ use ssh_key::{LineEnding, PrivateKey};
 #[test]
 fn a_release_survives_being_killed_and_believes_nobody() {
     let mut moments = [0.2, 0.5, 0.8].into_iter().cycle();
-    let releases = killed_and_undisturbed_are_the_same(&["echo", "hello"], 3, || moments.next().unwrap());
+    let releases = killed_and_undisturbed_are_the_same(Some(&["echo", "hello"]), 2, 3, || moments.next().unwrap());
     no_file_knows_its_maker(&releases, "a");
     let dir = releases.checkout.beside("a");
 
@@ -40,7 +42,7 @@ fn a_release_survives_being_killed_and_believes_nobody() {
 
     // Again: nothing is done. Another release: not over this one.
     assert_eq!(releases.release("a", &[]).result()["unchanged"], true);
-    releases.recipe("1.1.0", &["hello"]);
+    releases.recipe("1.1.0", Some(&["hello"]));
     assert_eq!(releases.release("a", &[]).error()["code"], "E107");
 
     // The next one says what has changed.
@@ -99,7 +101,7 @@ fn a_release_survives_being_killed_and_believes_nobody() {
 #[test]
 fn a_bundle_that_cannot_be_built_stops_the_release_and_leaves_nothing() {
     let releases = releases::Releases::new();
-    releases.recipe("1.0.0", &["hello", "two-linux-sdk"]);
+    releases.recipe("1.0.0", Some(&["hello", "two-linux-sdk"]));
     let run = releases.release("a", &["--jobs", "1"]);
     // The bundle's own mistakes come before, with its name.
     assert_eq!(run.output.status.code(), Some(1));
@@ -108,7 +110,7 @@ fn a_bundle_that_cannot_be_built_stops_the_release_and_leaves_nothing() {
     assert_eq!((&error["code"], &error["facts"]["cell"]), (&"E106".into(), &"p4080ds/two-linux-sdk".into()), "{error}");
     assert!(!releases.checkout.beside("a").exists());
     // Without it, what was built is not built again.
-    releases.recipe("1.0.0", &["hello"]);
+    releases.recipe("1.0.0", Some(&["hello"]));
     assert_eq!(releases.release("a", &[]).result()["written"], 0);
 }
 
@@ -122,7 +124,7 @@ fn a_release_signs_what_the_firmware_believes_or_is_not_made() {
     // The same key each time: the firmware with it is compiled once.
     let key = PrivateKey::from(Ed25519Keypair::from_seed(&[7; 32]));
     std::fs::write(profiles.join("key.pub"), key.public_key().to_openssh().unwrap()).unwrap();
-    releases.recipe("1.0.0", &["trusting"]);
+    releases.recipe("1.0.0", Some(&["trusting"]));
 
     // Signed by another key than the firmware's: no board would start it.
     releases.release("stranger", &[]).result();

@@ -12,6 +12,7 @@ use memchr::memmem;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::common::{Checkout, Run, finish, tool};
+use crate::figures::figure;
 
 /// The user's name, which is in the path of the home directory too.
 const USER: &str = "mallory4711";
@@ -46,13 +47,23 @@ impl Releases {
         self.checkout.beside(name).to_str().unwrap().to_owned()
     }
 
-    /// Writes a release file for these profiles, with the licences of the shipped one.
-    pub fn recipe(&self, version: &str, profiles: &[&str]) {
+    /// The shipped release file with another version; with profiles, it is for these alone.
+    pub fn recipe(&self, version: &str, profiles: Option<&[&str]>) {
         let shipped = std::fs::read_to_string(self.checkout.root().join("artifacts/release.toml")).unwrap();
-        let (_, components) = shipped.split_once("[[component]]").unwrap();
-        let text = format!(
-            "version = {version:?}\nboards = [\"p4080ds\"]\nprofiles = {profiles:?}\n[[component]]{components}"
-        );
+        let text = match profiles {
+            Some(profiles) => {
+                let (_, components) = shipped.split_once("[[component]]").unwrap();
+                let cells = format!("boards = [\"p4080ds\"]\nprofiles = {profiles:?}");
+                format!("version = {version:?}\n{cells}\n[[component]]{components}")
+            }
+            None => {
+                let lines = shipped.lines().map(|line| match line.strip_prefix("version = ") {
+                    Some(_) => format!("version = {version:?}\n"),
+                    None => format!("{line}\n"),
+                });
+                lines.collect()
+            }
+        };
         std::fs::write(self.checkout.beside("release.toml"), text).unwrap();
     }
 
@@ -117,8 +128,14 @@ fn collect(dir: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
     }
 }
 
-/// An undisturbed release, and the same killed and begun again: the same bytes.
-pub fn killed_and_undisturbed_are_the_same(profiles: &[&str], kills: u32, random: impl FnMut() -> f64) -> Releases {
+/// An undisturbed release of these profiles (of all boards and profiles without), and the same killed and begun again: the
+/// same bytes. It has `bundles` bundles.
+pub fn killed_and_undisturbed_are_the_same(
+    profiles: Option<&[&str]>,
+    bundles: usize,
+    kills: u32,
+    random: impl FnMut() -> f64,
+) -> Releases {
     let releases = Releases::new();
     releases.recipe("1.0.0", profiles);
     // What is not in the cache yet is built here, so that the time is that of a release.
@@ -127,7 +144,7 @@ pub fn killed_and_undisturbed_are_the_same(profiles: &[&str], kills: u32, random
     let started = Instant::now();
     let first = releases.release("a", &[]);
     let result = first.result();
-    assert_eq!((&result["unchanged"], &result["written"]), (&false.into(), &profiles.len().into()), "{result}");
+    assert_eq!((&result["unchanged"], &result["written"]), (&false.into(), &bundles.into()), "{result}");
     let whole = started.elapsed();
 
     let ended = releases.killed("b", kills, whole, random);
@@ -140,6 +157,7 @@ pub fn killed_and_undisturbed_are_the_same(profiles: &[&str], kills: u32, random
         assert!(*bytes == b[name], "{name} differs");
     }
     assert!(!releases.checkout.beside(".b~work").exists());
+    figure(&format!("{bundles} bundles: killed {kills} times, {} files of {} the same", a.len(), b.len()));
     releases
 }
 
