@@ -1,5 +1,6 @@
 //! `promises`: the table of `docs/promises.md`, with what its tests find now.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use citrine_planner::diag::{Diagnostic, Result};
@@ -25,7 +26,7 @@ pub(super) const FULL: &str = "CITRINE_FULL";
 const LONG: &str = "proofs";
 
 /// A test, as the table names it: package, test program (`lib`, `bin`, or the name of one of `tests/`), test.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Proof {
     package: String,
     program: String,
@@ -40,6 +41,16 @@ struct Promise {
     proofs: Vec<Proof>,
 }
 
+/// What a test has found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Found {
+    /// It passed, and left these figures.
+    Kept(Vec<String>),
+    Broken,
+    /// It takes long, and nobody asked for it.
+    NotRun,
+}
+
 /// Runs `promises`.
 pub fn run(args: &Promises, ui: &Ui) -> CmdResult {
     let project = Project::find()?;
@@ -49,20 +60,29 @@ pub fn run(args: &Promises, ui: &Ui) -> CmdResult {
     let lock = Lock::read(root)?;
     let needs = [Need::Bundle, Need::Sources, Need::Qemu, Need::Test, Need::Proofs];
     ensure(if args.full { &needs[..] } else { &needs[..4] }, args.setup.yes, &lock, &ui.progress())?;
-    let mut broken = Vec::new();
-    for promise in chosen(parse(&text), &args.only)? {
+    let mut broken = BTreeSet::new();
+    // Some tests stand behind several promises, and take long.
+    let mut tried = BTreeMap::new();
+    let promises = chosen(parse(&text), &args.only)?;
+    for promise in &promises {
         // Each object names its promise.
         if !ui.is_json() {
             ui.product(&format!("{}  {}\n", promise.id, promise.text));
         }
         for proof in &promise.proofs {
-            let (verdict, figures) = if proof.program == LONG && !args.full {
-                ("not run", vec!["--full runs it".to_owned()])
-            } else if let Some(figures) = prove(root, proof, args.full)? {
-                ("kept", figures)
-            } else {
-                broken.push(proof.test.clone());
-                ("broken", vec![format!("again, by itself: cargo {}", cargo_arguments(proof).join(" "))])
+            let found = match tried.get(proof) {
+                Some(found) => Clone::clone(found),
+                None if proof.program == LONG && !args.full => Found::NotRun,
+                None => prove(root, proof, args.full)?,
+            };
+            tried.insert(proof.clone(), found.clone());
+            let (verdict, figures) = match found {
+                Found::Kept(figures) => ("kept", figures),
+                Found::NotRun => ("not run", vec!["--full runs it".to_owned()]),
+                Found::Broken => {
+                    broken.insert(proof.test.as_str());
+                    ("broken", vec![format!("again, by itself: cargo {}", cargo_arguments(proof).join(" "))])
+                }
             };
             if ui.is_json() {
                 ui.object(&json!({
@@ -78,7 +98,7 @@ pub fn run(args: &Promises, ui: &Ui) -> CmdResult {
     if broken.is_empty() {
         return Ok(());
     }
-    let message = format!("tests of promises failed: {}", broken.join(", "));
+    let message = format!("tests of promises failed: {}", Vec::from_iter(broken).join(", "));
     Err(Diagnostic::error(FAILED, message).help("the lines above say how to run one again, by itself").into())
 }
 
@@ -127,8 +147,8 @@ fn cargo_arguments(proof: &Proof) -> Vec<&str> {
     arguments
 }
 
-/// Runs a test: its figures if it passed.
-fn prove(root: &Path, proof: &Proof, full: bool) -> Result<Option<Vec<String>>> {
+/// Runs a test.
+fn prove(root: &Path, proof: &Proof, full: bool) -> Result<Found> {
     let dir = tempfile::tempdir().map_err(|error| io_error(&std::env::temp_dir(), &error))?;
     let figures = dir.path().join("figures");
     let mut cargo = clean_cargo(root);
@@ -141,7 +161,7 @@ fn prove(root: &Path, proof: &Proof, full: bool) -> Result<Option<Vec<String>>> 
     // A name that fits no test makes a program of tests that passes.
     let passed = output.status.success() && String::from_utf8_lossy(&output.stdout).contains("ok. 1 passed");
     let text = fs_err::read_to_string(&figures).unwrap_or_default();
-    Ok(passed.then(|| text.lines().map(str::to_owned).collect()))
+    Ok(if passed { Found::Kept(text.lines().map(str::to_owned).collect()) } else { Found::Broken })
 }
 
 #[cfg(test)]
