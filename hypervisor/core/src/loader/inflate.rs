@@ -63,6 +63,8 @@ pub(super) struct Gunzip<'s> {
     dictionary: &'s mut [u8; TINFL_LZ_DICT_SIZE],
     /// Where in the dictionary the next byte goes.
     at: usize,
+    /// The dictionary holds bytes of this member alone.
+    full: bool,
     step: Step,
     /// Parts of the header that are to come.
     flags: u8,
@@ -79,7 +81,7 @@ impl<'s> Gunzip<'s> {
     pub(super) fn new(space: &'s mut Space) -> Self {
         space.prepare();
         let Space { state, dictionary } = space;
-        // What an earlier image left could be copied into this guest by a distance that reaches before the start.
+        // A distance that reaches before the start is refused below; what an earlier image left is not there for it, either.
         dictionary.fill(0);
         let [state] = state.as_mut_slice() else { unreachable!("one was put there") };
         state.init();
@@ -87,6 +89,7 @@ impl<'s> Gunzip<'s> {
             state,
             dictionary,
             at: 0,
+            full: false,
             step: Step::Fixed,
             flags: 0,
             count: 0,
@@ -184,13 +187,17 @@ impl<'s> Gunzip<'s> {
         put: &mut impl FnMut(&[u8]) -> Result<(), Why>,
     ) -> Result<&'p [u8], Why> {
         loop {
-            let more = inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
-            let (status, used, made) = decompress(self.state, piece, self.dictionary, self.at, more);
+            // A dictionary that has not gone round is a buffer with a beginning, before which no distance may reach
+            // (RFC 1951 §3.2.5).
+            let start = if self.full { 0 } else { inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF };
+            let flags = inflate_flags::TINFL_FLAG_HAS_MORE_INPUT | start;
+            let (status, used, made) = decompress(self.state, piece, self.dictionary, self.at, flags);
             piece = piece.get(used..).unwrap_or(&[]);
             let out = self.dictionary.get(self.at..self.at + made).unwrap_or(&[]);
             self.crc.update(out);
             self.len = self.len.wrapping_add(out.len() as u32);
             put(out)?;
+            self.full |= self.at + made == TINFL_LZ_DICT_SIZE;
             self.at = (self.at + made) % TINFL_LZ_DICT_SIZE;
             match status {
                 TINFLStatus::HasMoreOutput if used + made > 0 => {}

@@ -314,6 +314,18 @@ fn a_gzip_payload_is_one_member_and_nothing_else() {
     assert_eq!(changed(len + 3, 1), bad("what it unpacks to does not match its length"));
 }
 
+/// Zeros in the dictionary, or what an earlier image left there, are nothing that a member may refer to.
+#[test]
+fn a_distance_that_reaches_before_the_start_is_refused() {
+    // Fixed codes (RFC 1951 §3.2.6): three bytes from a distance of one, at the very start; the end.
+    let deflated = [0x03, 0x02, 0x00];
+    let mut zeros = uimage::Crc::default();
+    zeros.update(&[0; 3]);
+    let member = [&gzip(&[])[..10], &deflated, &zeros.finish().to_le_bytes(), &3u32.to_le_bytes()].concat();
+    let outcome = load_it(&uimage(Kind::Kernel, Compression::Gzip, &member));
+    assert_eq!(outcome.why(), "bad gzip payload: it cannot be unpacked");
+}
+
 #[test]
 fn what_it_unpacks_to_is_bounded() {
     let bomb = kernel(&vec![0; LEN]);
