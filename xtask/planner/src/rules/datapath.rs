@@ -100,11 +100,12 @@ fn judge(plan: &LoadPlan, partition: &PartitionPlan, window: &DmaPlan, most: u32
                 Size(slot)
             );
             say(&key, format!("{reach}, {}, fits no slot of {}", sub.span, Size(slot)), help);
-        } else if let Some((_, other)) = taken.iter().find(|(at, _)| *at == base / slot) {
+        } else if let Some((_, other)) = taken.iter().find(|(at, _)| *at == base) {
             let help = "use more `subwindows`, or another address".to_owned();
             say(&key, format!("{reach} and {other} lie in one slot of {}", Size(slot)), help);
         } else {
-            taken.push((base / slot, reach));
+            // A multiple of a slot: where the slot begins.
+            taken.push((base, reach));
         }
     }
     found.extend(unknown(plan, partition));
