@@ -46,7 +46,8 @@ struct Promise {
 enum Found {
     /// It passed, and left these figures.
     Kept(Vec<String>),
-    Broken,
+    /// It failed, and said this.
+    Broken(String),
     /// It takes long, and nobody asked for it.
     NotRun,
 }
@@ -79,8 +80,10 @@ pub fn run(args: &Promises, ui: &Ui) -> CmdResult {
             let (verdict, figures) = match found {
                 Found::Kept(figures) => ("kept", figures),
                 Found::NotRun => ("not run", vec!["--full runs it".to_owned()]),
-                Found::Broken => {
-                    broken.insert(proof.test.as_str());
+                Found::Broken(why) => {
+                    if broken.insert(proof.test.as_str()) {
+                        ui.say(why.trim());
+                    }
                     ("broken", vec![format!("again, by itself: cargo {}", cargo_arguments(proof).join(" "))])
                 }
             };
@@ -160,8 +163,12 @@ fn prove(root: &Path, proof: &Proof, full: bool) -> Result<Found> {
         cargo.output().map_err(|error| Box::new(Diagnostic::error(CANNOT_START, format!("`cargo`: {error}"))))?;
     // A name that fits no test makes a program of tests that passes.
     let passed = output.status.success() && String::from_utf8_lossy(&output.stdout).contains("ok. 1 passed");
+    if !passed {
+        let said = [output.stdout, output.stderr].concat();
+        return Ok(Found::Broken(String::from_utf8_lossy(&said).into_owned()));
+    }
     let text = fs_err::read_to_string(&figures).unwrap_or_default();
-    Ok(if passed { Found::Kept(text.lines().map(str::to_owned).collect()) } else { Found::Broken })
+    Ok(Found::Kept(text.lines().map(str::to_owned).collect()))
 }
 
 #[cfg(test)]
