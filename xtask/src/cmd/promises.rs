@@ -1,6 +1,7 @@
 //! `promises`: the table of `docs/promises.md`, with what its tests find now.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::Path;
 
 use citrine_planner::diag::{Diagnostic, Result};
@@ -42,7 +43,7 @@ struct Promise {
 }
 
 /// What a test has found.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 enum Found {
     /// It passed, and left these figures.
     Kept(Vec<String>),
@@ -71,14 +72,13 @@ pub fn run(args: &Promises, ui: &Ui) -> CmdResult {
             ui.product(&format!("{}  {}\n", promise.id, promise.text));
         }
         for proof in &promise.proofs {
-            let found = match tried.get(proof) {
-                Some(found) => Clone::clone(found),
-                None if proof.program == LONG && !args.full => Found::NotRun,
-                None => prove(root, proof, args.full)?,
+            let found = match tried.entry(proof) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) if proof.program == LONG && !args.full => new.insert(Found::NotRun),
+                Entry::Vacant(new) => new.insert(prove(root, proof, args.full)?),
             };
-            tried.insert(proof.clone(), found.clone());
             let (verdict, figures) = match found {
-                Found::Kept(figures) => ("kept", figures),
+                Found::Kept(figures) => ("kept", figures.clone()),
                 Found::NotRun => ("not run", vec!["--full runs it".to_owned()]),
                 Found::Broken(why) => {
                     if broken.insert(proof.test.as_str()) {

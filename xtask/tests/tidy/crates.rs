@@ -84,10 +84,10 @@ fn the_fuzzer_is_locked_to_what_the_tool_is_made_of() {
         let locked = package.get("dependencies").and_then(toml::Value::as_array);
         let locked = locked.into_iter().flatten().filter_map(|entry| entry.as_str()?.split(' ').next()).collect();
         if wanted != locked {
-            complaints.push(format!("{name} depends on other crates than {locked:?}"));
+            let cure = "cargo metadata --manifest-path tests/fuzz/libfuzzer/Cargo.toml";
+            complaints.push(format!("{name} depends on other crates than {locked:?}: `{cure}` locks them"));
         }
     }
-    // What brings it up to date: `cargo metadata --manifest-path tests/fuzz/libfuzzer/Cargo.toml`.
     assert!(fuzzer.len() > 50, "{}", fuzzer.len());
     judge(complaints);
 }
